@@ -1,0 +1,1 @@
+"""Parameters, messages, protocols, randomness, events and errors: NumPy and array-api-compat only."""

@@ -1,0 +1,1 @@
+"""Ways to share one data set out among clients."""

@@ -1,0 +1,1 @@
+"""The job file: schema, names of parts, and building them."""

@@ -1,0 +1,1 @@
+"""Stages around one aggregator, checked when built."""

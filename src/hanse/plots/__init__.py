@@ -1,0 +1,1 @@
+"""Plots of runs and data, for notebooks and the report."""

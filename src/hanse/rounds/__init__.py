@@ -1,0 +1,1 @@
+"""The round loop, cohort selection, evaluation, journal and checkpoints."""

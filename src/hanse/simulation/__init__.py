@@ -1,0 +1,1 @@
+"""The simulator: in-process and process-pool transports under the round loop."""

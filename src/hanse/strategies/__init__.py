@@ -1,0 +1,1 @@
+"""Server state and update rules, one paper a file."""

@@ -1,0 +1,1 @@
+"""Public fakes and conformance checks, for people who write their own parts."""
