@@ -252,7 +252,7 @@ class Params:
 
     def sha256(self) -> str:
         """Hex digest of the vector's bytes (little endian), the identity of a model."""
-        return hashlib.sha256(memoryview(self.numpy())).hexdigest()
+        return hashlib.sha256(self.numpy().data).hexdigest()
 
     def numpy(self) -> np.ndarray:
         """The vector as a contiguous little-endian NumPy array, without a copy where possible."""

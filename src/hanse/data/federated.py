@@ -32,7 +32,7 @@ class Split:
     stratify: bool = True
 
     def __post_init__(self) -> None:
-        if not (0 <= self.validation and 0 <= self.test and self.validation + self.test < 1):
+        if not (self.validation >= 0 and self.test >= 0 and self.validation + self.test < 1):
             raise DataError(
                 f"a split into validation = {self.validation} and test = {self.test} leaves nothing to train on",
                 hint="both are fractions from 0 to 1, and together less than 1",
