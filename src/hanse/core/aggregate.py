@@ -1,0 +1,25 @@
+"""`Aggregate`: what a cohort's updates were made into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hanse.core.params import Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregate:
+    """One update made from many.
+
+    Args:
+      delta: The aggregated delta, for a mean `Σ a_k Δ_k / Σ a_k`.
+      num_clients: Updates that went in, ≥ 1.
+      num_examples: Training examples behind them.
+      extras: The further vectors that clients uploaded, aggregated likewise, by name.
+    """
+
+    delta: Params
+    num_clients: int
+    num_examples: int
+    extras: Mapping[str, Params] = field(default_factory=dict)

@@ -1,0 +1,74 @@
+"""`LocalWork`: the local computation that a strategy prescribes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hanse.core.corrections import GradientCorrection
+from hanse.core.errors import SettingError
+from hanse.core.optimizers import SGD, Optimizer
+from hanse.core.schedules import Constant, Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalWork:
+    """What a client does with the broadcast model before it answers.
+
+    Args:
+      epochs: Passes over the client's training examples, ≥ 1 (E in McMahan 2017).
+      steps: Local steps instead of epochs, ≥ 1; the examples are cycled through, reshuffled
+        after each pass.
+      batch_size: Examples a step, ≥ 1, or ``"all"`` for the whole local data (B = ∞). The last
+        batch of a pass may be shorter; no example is left out.
+      optimizer: The update rule; its state starts afresh each round.
+      schedule: Factor on the learning rate by round.
+      correction: What the strategy adds to each gradient, or None.
+      upload: ``"delta"``: weights after the work minus weights before. ``"gradient"``: minus the
+        mean gradient over all local examples at the broadcast weights, and no step is taken.
+      personal: Shell-style patterns of tensor names that stay on the client between rounds and
+        are neither broadcast nor uploaded, for example ``("head.*",)``.
+      accumulate: Batches whose gradients are averaged, by examples, into one step, ≥ 1.
+      max_grad_norm: L2 bound to which a step's gradient is scaled down, or None.
+      shuffle: Draw a new order for each pass; False keeps the order of the data.
+    """
+
+    epochs: int = 1
+    steps: int | None = None
+    batch_size: int | Literal["all"] = 32
+    optimizer: Optimizer = field(default_factory=SGD)
+    schedule: Schedule = field(default_factory=Constant)
+    correction: GradientCorrection | None = None
+    upload: Literal["delta", "gradient"] = "delta"
+    personal: tuple[str, ...] = ()
+    accumulate: int = 1
+    max_grad_norm: float | None = None
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value in (("epochs", self.epochs), ("steps", self.steps), ("accumulate", self.accumulate)):
+            if value is not None and value < 1:
+                raise SettingError(name, f"must be at least 1, got {value}")
+        if self.batch_size != "all" and self.batch_size < 1:
+            raise SettingError("batch_size", f'must be at least 1, or "all", got {self.batch_size}')
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
+            raise SettingError("max_grad_norm", f"must be more than 0, got {self.max_grad_norm}")
+
+    def lr(self, round_number: int) -> float:
+        """The learning rate in round `round_number` (from 1)."""
+        return self.optimizer.lr * self.schedule.factor(round_number)
+
+    def batch_length(self, num_examples: int) -> int:
+        """Examples a batch for a client with this many."""
+        return max(num_examples, 1) if self.batch_size == "all" else min(self.batch_size, max(num_examples, 1))
+
+    def num_steps(self, num_examples: int) -> int:
+        """Optimiser steps that a client with this many examples takes.
+
+        >>> LocalWork(epochs=2, batch_size=10).num_steps(25)
+        6
+        """
+        if self.steps is not None:
+            return self.steps
+        batches = -(-num_examples // self.batch_length(num_examples))
+        return self.epochs * -(-batches // self.accumulate)

@@ -1,0 +1,143 @@
+"""What travels between the round loop and clients: typed phases, and replies to them.
+
+A round is a sequence of phases, each sent to clients and answered by them; protocols with more
+exchanges (secure sums) bring phases of their own, and neither loop nor transport changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from hanse.core.local_work import LocalWork
+from hanse.core.params import Params
+
+Statistics = Mapping[str, np.ndarray]
+"""Additive statistics by name (counts, sums, sums of squares), in float64."""
+
+Sums = Mapping[str, float]
+"""Additive metric sums by name, among them ``count``; a task turns them into metrics."""
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """What the server sends to each client of a cohort.
+
+    Args:
+      params: The shared model.
+      extras: Further vectors of the strategy, by name, with a layout of their own.
+    """
+
+    params: Params
+    extras: Mapping[str, Params] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all vectors."""
+        return self.params.spec.nbytes + sum(extra.spec.nbytes for extra in self.extras.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPhase:
+    """Do `work`, starting from `broadcast`, and answer with an `Update`."""
+
+    round: int
+    broadcast: Broadcast
+    work: LocalWork
+    statistics: Statistics = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatePhase:
+    """Measure the model on one part of the client's data and answer with an `Evaluation`.
+
+    Tensors that match `personal` are the client's own.
+    """
+
+    round: int
+    params: Params
+    split: Literal["train", "validation", "test"] = "test"
+    personal: tuple[str, ...] = ()
+    statistics: Statistics = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsPhase:
+    """Sum up the training inputs for federated preprocessing and answer with `LocalStatistics`."""
+
+    round: int = 0
+
+
+Phase = TrainPhase | EvaluatePhase | StatisticsPhase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """A client's answer to a `TrainPhase`.
+
+    Args:
+      client: Who.
+      round: Which round, from 1.
+      delta: Weights after local work minus the broadcast weights.
+      num_examples: Training examples that the client used, ≥ 1.
+      num_steps: Optimiser steps taken.
+      extras: Further vectors that the strategy's correction uploads, by name.
+      sums: Additive training metrics (``loss`` summed over examples, ``count``).
+      seconds: Wall-clock seconds of the local work.
+    """
+
+    client: str
+    round: int
+    delta: Params
+    num_examples: int
+    num_steps: int
+    extras: Mapping[str, Params] = field(default_factory=dict)
+    sums: Sums = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all vectors."""
+        return self.delta.spec.nbytes + sum(extra.spec.nbytes for extra in self.extras.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A client's answer to an `EvaluatePhase`; `sums["count"]` is 0 where the part is empty."""
+
+    client: str
+    round: int
+    sums: Sums
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalStatistics:
+    """A client's answer to a `StatisticsPhase`."""
+
+    client: str
+    sums: Statistics
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientFailure:
+    """A client could not answer; costs its answer, not the round.
+
+    Args:
+      client: Who.
+      round: Which round.
+      kind: Name of the error's class.
+      message: The error in one or more sentences, for the report.
+      details: The traceback where the fault is not one of Hanse's own errors; for the log only.
+    """
+
+    client: str
+    round: int
+    kind: str
+    message: str
+    details: str = ""
+
+
+Reply = Update | Evaluation | LocalStatistics | ClientFailure

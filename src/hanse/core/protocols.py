@@ -1,0 +1,192 @@
+"""The seams of Hanse: what a task, a strategy, an aggregator, a stage and a transport are.
+
+Anything with these methods fits; no base class is needed. `hanse.testing` has a conformance
+check for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+
+from hanse.core.aggregate import Aggregate
+from hanse.core.local_work import LocalWork
+from hanse.core.messages import Broadcast, Phase, Reply, Sums, Update
+from hanse.core.params import Params, ParamSpec
+
+Weighting = Literal["examples", "uniform"]
+"""How a mean weighs clients: by their training examples, or all alike."""
+
+
+class ServerState(Protocol):
+    """A strategy's state: a frozen dataclass of `Params`, numbers and tuples or dicts of these."""
+
+    @property
+    def params(self) -> Params:
+        """The model that is evaluated, kept and, unless the strategy says otherwise, broadcast."""
+        ...
+
+
+S = TypeVar("S", bound=ServerState)
+
+
+class Strategy(Protocol[S]):
+    """Server state, the update rule, and the local work that its paper prescribes.
+
+    It never samples, sends, clips, logs or averages.
+    """
+
+    @property
+    def weighting(self) -> Weighting:
+        """How the pipeline's mean weighs clients."""
+        ...
+
+    def init(self, params: Params) -> S:
+        """The state before the first round."""
+        ...
+
+    def local_work(self, round_number: int) -> LocalWork:
+        """What clients do in round `round_number` (from 1)."""
+        ...
+
+    def step(self, state: S, aggregate: Aggregate) -> S:
+        """The state after a round's aggregate came in."""
+        ...
+
+
+@runtime_checkable
+class Broadcasts(Protocol):
+    """A strategy that sends more than its parameters, or others."""
+
+    def broadcast(self, state: Any, round_number: int) -> Broadcast:
+        """What each client of the cohort receives."""
+        ...
+
+
+class Preprocess(Protocol):
+    """A change of the inputs, fitted to sums over training examples."""
+
+    @property
+    def scope(self) -> Literal["federated", "client"]:
+        """Whether one fit serves all (sums over all clients) or each client fits its own."""
+        ...
+
+    def local_statistics(self, x: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Additive sums over the inputs `[n, ...]`, in float64."""
+        ...
+
+    def apply(self, x: np.ndarray, statistics: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The inputs as the model sees them, of the same length."""
+        ...
+
+
+class Task(Protocol):
+    """What is learned. A trainer asks for more, each in a protocol of its own."""
+
+    @property
+    def name(self) -> str:
+        """Short name."""
+        ...
+
+    @property
+    def preprocess(self) -> Preprocess | None:
+        """How inputs are prepared, or None."""
+        ...
+
+    @property
+    def objective(self) -> tuple[str, Literal["max", "min"]]:
+        """The metric by which models are compared, and which way is better."""
+        ...
+
+    def init_params(self, seed: int) -> Params:
+        """The model before training; the same for the same seed."""
+        ...
+
+    def metrics(self, sums: Sums) -> dict[str, float]:
+        """Metrics from additive sums, of one client or of many added up."""
+        ...
+
+    def check(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Try the model on a few examples (already preprocessed).
+
+        Raises:
+          TaskError: Model, loss and data do not fit together.
+        """
+        ...
+
+
+class Aggregator(Protocol):
+    """Many updates into one: a monoid (`zero`, `accumulate`, `merge`, `finish`).
+
+    Accumulators may be changed in place by `accumulate` and `merge`.
+    """
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether it must see all updates at once (median, Krum), so that it can't stream."""
+        ...
+
+    def zero(self, spec: ParamSpec) -> Any:
+        """An accumulator of nothing."""
+        ...
+
+    def accumulate(self, accumulator: Any, update: Update, weight: float) -> Any:
+        """The accumulator with one more update, of weight ≥ 0."""
+        ...
+
+    def merge(self, left: Any, right: Any) -> Any:
+        """Two accumulators as one."""
+        ...
+
+    def finish(self, accumulator: Any) -> Aggregate:
+        """The aggregate.
+
+        Raises:
+          TooFewClientsError: Nothing was accumulated, or all weights are zero.
+        """
+        ...
+
+
+class Stage(Protocol):
+    """A two-sided transform of updates: `encode` on the client, `decode` and `finish` on the server."""
+
+    @property
+    def additive(self) -> bool:
+        """Decoding the sum of encodings equals the sum of decodings."""
+        ...
+
+    @property
+    def needs_uniform_weights(self) -> bool:
+        """Whether example-weighted averaging is refused."""
+        ...
+
+    def encode(self, update: Update, rng: np.random.Generator) -> Update:
+        """The client's half."""
+        ...
+
+    def decode(self, update: Update) -> Update:
+        """The server's half for one reply; used where a stage right of it, or itself, is not additive."""
+        ...
+
+    def finish(self, aggregate: Aggregate) -> Aggregate:
+        """The server's half on the aggregate; used where replies were not decoded one by one."""
+        ...
+
+
+class Transport(Protocol):
+    """Moves phases to clients and replies back."""
+
+    @property
+    def clients(self) -> Sequence[str]:
+        """Everybody who can be asked."""
+        ...
+
+    def exchange(self, phase: Phase, clients: Sequence[str]) -> Iterator[Reply]:
+        """Ask each client once; exactly one reply for each, in any order, as they come."""
+        ...
+
+    def close(self) -> None:
+        """Let go of processes and connections; safe to call twice."""
+        ...
