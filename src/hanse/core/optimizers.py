@@ -120,15 +120,11 @@ class Adam:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _positive("lr", self.lr)
-        _positive("eps", self.eps)
-        _in_unit("beta1", self.beta1)
-        _in_unit("beta2", self.beta2)
-        _not_negative("weight_decay", self.weight_decay)
+        _check_adam(self)
 
     def init(self, weights: Tensor) -> State:
         """First and second moments, and room for the denominator."""
-        return {name: weights.new_zeros(weights.shape) for name in ("mean", "square", "scratch")}
+        return _adam_state(weights)
 
     def update(self, weights: Tensor, grad: Tensor, state: State, *, lr: float, step: int) -> None:
         """One step, in place."""
@@ -158,8 +154,12 @@ class AdamW:
     eps: float = 1e-8
     weight_decay: float = 0.01
 
-    __post_init__ = Adam.__post_init__
-    init = Adam.init
+    def __post_init__(self) -> None:
+        _check_adam(self)
+
+    def init(self, weights: Tensor) -> State:
+        """First and second moments, and room for the denominator."""
+        return _adam_state(weights)
 
     def update(self, weights: Tensor, grad: Tensor, state: State, *, lr: float, step: int) -> None:
         """One step, in place."""
@@ -173,3 +173,15 @@ def _adam_step(rule: Adam | AdamW, weights: Tensor, grad: Tensor, state: State, 
     square = state["square"].mul_(rule.beta2).addcmul_(grad, grad, value=1 - rule.beta2)
     root = state["scratch"].copy_(square).sqrt_().div_(sqrt(1 - rule.beta2**step)).add_(rule.eps)
     weights.addcdiv_(mean, root, value=-lr / (1 - rule.beta1**step))
+
+
+def _adam_state(weights: Tensor) -> State:
+    return {name: weights.new_zeros(weights.shape) for name in ("mean", "square", "scratch")}
+
+
+def _check_adam(rule: Adam | AdamW) -> None:
+    _positive("lr", rule.lr)
+    _positive("eps", rule.eps)
+    _in_unit("beta1", rule.beta1)
+    _in_unit("beta2", rule.beta2)
+    _not_negative("weight_decay", rule.weight_decay)

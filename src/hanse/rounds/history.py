@@ -1,0 +1,188 @@
+"""What happened in a run, round by round, as plain values: the source of tables, plots and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Metrics = Mapping[str, float]
+"""Metric name to value; ``loss`` is always among them."""
+
+RunStatus = Literal["running", "finished", "stopped early", "interrupted", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailureRecord:
+    """One client's failure in one round."""
+
+    client: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientScore:
+    """One client's metrics of the model at the end of a round."""
+
+    client: str
+    num_examples: int
+    metrics: Metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """One committed round. Round 0 is the model before training.
+
+    Args:
+      round: Number, from 0.
+      status: ``"abandoned"`` where fewer than `min_clients` updates came; the model stayed as it was.
+      cohort: Clients that were asked to train.
+      failures: Clients that could not.
+      num_examples: Training examples behind the round's aggregate.
+      train: Metrics during local training, over the cohort; empty where nothing trained.
+      central: Metrics on the central test set; None where it was not evaluated this round.
+      federated: Metrics over all evaluated clients' examples; None likewise.
+      clients: Metrics of each evaluated client; empty likewise.
+      bytes_down: Bytes of the vectors sent to clients for training this round.
+      bytes_up: Bytes of the vectors they sent back.
+      seconds: Wall-clock seconds by phase: select, train, aggregate, evaluate, journal.
+      note: What to know of this round, in words; empty if nothing.
+    """
+
+    round: int
+    status: Literal["finished", "abandoned"] = "finished"
+    cohort: tuple[str, ...] = ()
+    failures: tuple[FailureRecord, ...] = ()
+    num_examples: int = 0
+    train: Metrics = field(default_factory=dict)
+    central: Metrics | None = None
+    federated: Metrics | None = None
+    clients: tuple[ClientScore, ...] = ()
+    bytes_down: int = 0
+    bytes_up: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """All committed rounds of a run, in order.
+
+    Args:
+      rounds: One record each.
+      objective: Metric by which models are compared, and which way is better.
+    """
+
+    rounds: tuple[RoundRecord, ...] = ()
+    objective: tuple[str, Literal["max", "min"]] = ("loss", "min")
+
+    @property
+    def last(self) -> RoundRecord | None:
+        """The newest record."""
+        return self.rounds[-1] if self.rounds else None
+
+    def series(self, metric: str, where: Literal["train", "central", "federated"] = "central") -> dict[int, float]:
+        """Round to value, for the rounds in which `metric` was measured there."""
+        found: dict[int, float] = {}
+        for record in self.rounds:
+            metrics: Metrics | None = getattr(record, where)
+            if metrics is not None and metric in metrics:
+                found[record.round] = metrics[metric]
+        return found
+
+    def objective_series(self) -> dict[int, float]:
+        """The objective by round: on the central test set if there is one, else over clients."""
+        name = self.objective[0]
+        return self.series(name, "central") or self.series(name, "federated")
+
+    def best_round(self) -> int | None:
+        """The first round with the best objective; None where nothing was evaluated."""
+        series = {r: v for r, v in self.objective_series().items() if v == v}  # NaN is never best
+        if not series:
+            return None
+        sign = 1 if self.objective[1] == "min" else -1
+        return min(series, key=lambda r: (sign * series[r], r))
+
+    def first_reaching(self, target: float) -> int | None:
+        """The first round whose objective is at least as good as `target`."""
+        better = (lambda v: v >= target) if self.objective[1] == "max" else (lambda v: v <= target)
+        return next((r for r, v in self.objective_series().items() if better(v)), None)
+
+    def last_scores(self) -> tuple[ClientScore, ...]:
+        """Per-client metrics of the newest round that has any."""
+        return next((record.clients for record in reversed(self.rounds) if record.clients), ())
+
+    def total_seconds(self) -> dict[str, float]:
+        """Seconds by phase, over all rounds."""
+        total: dict[str, float] = {}
+        for record in self.rounds:
+            for phase, seconds in record.seconds.items():
+                total[phase] = total.get(phase, 0.0) + seconds
+        return total
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes from clients to the server, over all rounds."""
+        return sum(record.bytes_up for record in self.rounds)
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes from the server to clients, over all rounds."""
+        return sum(record.bytes_down for record in self.rounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Is it worth joining? One metric, on each client's held-out examples, under several models.
+
+    Args:
+      metric: Name of the metric; `better` says which way.
+      better: ``"max"`` or ``"min"``.
+      clients: Client ids.
+      num_examples: Held-out examples of each client.
+      columns: Model name (``own``, ``federated``, ``pooled``) to one value per client.
+      overall: Model name to the value over all clients' examples.
+    """
+
+    metric: str
+    better: Literal["max", "min"]
+    clients: tuple[str, ...]
+    num_examples: tuple[int, ...]
+    columns: Mapping[str, tuple[float, ...]]
+    overall: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """Everything that is said about a run; `hanse show --json` prints it.
+
+    Args:
+      name: The run's name, its folder's name.
+      status: Where it stands.
+      path: The run folder, or empty for a run in memory.
+      rounds_planned: As the job says.
+      history: The committed rounds.
+      model_sha256: Identity of the newest committed parameters.
+      num_parameters: P.
+      num_clients: Clients in the federation.
+      job: The job as plain values, complete enough to repeat the run.
+      versions: Package to version, Python and platform included.
+      started: ISO 8601 time with zone.
+      seconds: Wall-clock seconds spent, start-up included, over all attempts.
+      comparison: Set where baselines were run.
+    """
+
+    name: str
+    status: RunStatus
+    path: str
+    rounds_planned: int
+    history: History
+    model_sha256: str
+    num_parameters: int
+    num_clients: int
+    job: Mapping[str, object]
+    versions: Mapping[str, str]
+    started: str = ""
+    seconds: float = 0.0
+    comparison: Comparison | None = None
