@@ -106,8 +106,8 @@ class History:
 
     def first_reaching(self, target: float) -> int | None:
         """The first round whose objective is at least as good as `target`."""
-        better = (lambda v: v >= target) if self.objective[1] == "max" else (lambda v: v <= target)
-        return next((r for r, v in self.objective_series().items() if better(v)), None)
+        sign = 1 if self.objective[1] == "max" else -1
+        return next((r for r, v in self.objective_series().items() if sign * v >= sign * target), None)
 
     def last_scores(self) -> tuple[ClientScore, ...]:
         """Per-client metrics of the newest round that has any."""
