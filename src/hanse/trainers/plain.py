@@ -1,0 +1,85 @@
+"""The plain trainer: scikit-learn estimators and users' own callables, one client after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+import numpy as np
+
+from hanse.core.errors import EmptyClientError, TaskError
+from hanse.core.local_work import LocalWork
+from hanse.core.messages import Sums
+from hanse.core.params import Params, ParamSpec
+from hanse.data.examples import Examples
+from hanse.trainers.base import Key, LocalFailure, LocalJob, LocalResult
+
+
+class PlainTask(Protocol):
+    """What this trainer asks of a task: it trains and measures by itself."""
+
+    def train_plain(
+        self, params: Params, x: np.ndarray, y: np.ndarray, work: LocalWork, seed: int
+    ) -> tuple[Params, Sums, int]:
+        """New weights, additive training metrics, and steps taken."""
+        ...
+
+    def evaluate_plain(self, params: Params, x: np.ndarray, y: np.ndarray) -> Sums:
+        """Additive metrics."""
+        ...
+
+
+class PlainTrainer:
+    """Hands each client's examples to the task's own training.
+
+    Corrections and gradient uploads need gradients, which such a task does not show; they are refused.
+    """
+
+    def __init__(self, task: PlainTask) -> None:
+        self._task = task
+
+    def train(
+        self, work: LocalWork, round_number: int, jobs: Iterable[LocalJob]
+    ) -> Iterator[LocalResult | LocalFailure]:
+        """One client after another; an error costs that client only.
+
+        Raises:
+          TaskError: The strategy prescribes work on gradients.
+        """
+        if work.correction is not None or work.upload == "gradient":
+            wanted = "uploads gradients" if work.upload == "gradient" else type(work.correction).__name__
+            raise TaskError(
+                f"the strategy's local work ({wanted}) changes gradients, and this task trains by itself",
+                hint="use FedAvg, or a task with a torch module",
+            )
+        for job in jobs:
+            try:
+                yield self._train_one(work, job)
+            except Exception as error:  # noqa: BLE001 - a user's estimator may raise anything; it costs this client only
+                yield LocalFailure(job.client, error)
+
+    def evaluate(self, params: Params, key: Key, examples: Callable[[], Examples]) -> Sums:
+        """The task's own sums; ``{"count": 0}`` where there is no example."""
+        read = examples()
+        return self._task.evaluate_plain(params, read.x, read.y) if len(read) else {"count": 0.0}
+
+    def _train_one(self, work: LocalWork, job: LocalJob) -> LocalResult:
+        began = time.perf_counter()
+        read = job.examples()
+        if not len(read):
+            raise EmptyClientError(f"client `{job.client}` holds no training example")
+        after, sums, steps = self._task.train_plain(job.start, read.x, read.y, work, job.seed)
+        personal = None
+        if job.personal:
+            spec = after.spec
+            personal = after.select(ParamSpec(tuple(t for t in spec.tensors if t.name in job.personal), spec.dtype))
+        return LocalResult(
+            client=job.client,
+            delta=after - job.start,
+            num_examples=len(read),
+            num_steps=steps,
+            personal=personal,
+            sums=sums,
+            seconds=time.perf_counter() - began,
+        )
