@@ -232,7 +232,7 @@ class ResidentTrainer:
     def _full_gradient(self, work: LocalWork, x: Tensor, y: Tensor) -> Tensor:
         """Minus the mean gradient over all examples at the loaded weights: `[P]`, zero for buffers."""
         size = work.batch_length(len(x))
-        batches = list(zip(*(torch.split(t, self._lengths(len(x), size)) for t in (x, y)), strict=True))
+        batches = self._cut(x, y, size)
         buffers = {tensor.name: weight.clone() for tensor, weight in self._named_weights() if not tensor.trainable}
         grads, _, _ = self._gradient(batches, None)
         assert grads is not None
@@ -243,12 +243,13 @@ class ResidentTrainer:
         ]
         return self._flatten(parts)
 
-    def _lengths(self, num_examples: int, size: int) -> list[int]:
-        """Batch lengths; batch norm can't train on one example, so a lone last one joins the batch before it."""
-        full, rest = divmod(num_examples, size)
+    def _cut(self, x: Tensor, y: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
+        """Batches as views; batch norm can't train on one example, so a lone last one joins the batch before it."""
+        full, rest = divmod(len(x), size)
+        lengths = [size] * full + ([rest] if rest else [])
         if rest == 1 and full and self._has_batch_norm:
-            return [size] * (full - 1) + [size + 1]
-        return [size] * full + ([rest] if rest else [])
+            lengths[-2:] = [size + 1]
+        return list(zip(torch.split(x, lengths), torch.split(y, lengths), strict=True))
 
     def _named_weights(self) -> Iterator[tuple[TensorSpec, Tensor]]:
         return zip(self._spec.tensors, self._weights, strict=True)

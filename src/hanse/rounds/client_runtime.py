@@ -1,0 +1,184 @@
+"""The client's side of a round: answers phases with the help of a trainer.
+
+The same object serves in the simulator's own process, in its workers, and on a site of a real federation.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from hanse.core.errors import HanseError
+from hanse.core.messages import (
+    ClientFailure,
+    EvaluatePhase,
+    Evaluation,
+    LocalStatistics,
+    Phase,
+    Reply,
+    Statistics,
+    TrainPhase,
+    Update,
+)
+from hanse.core.params import Params, ParamSpec
+from hanse.core.protocols import Task
+from hanse.core.randomness import derive_seed, stream
+from hanse.data.examples import Examples
+from hanse.data.federated import FederatedDataset, SplitName
+from hanse.pipeline.pipeline import Pipeline
+from hanse.rounds.kept_vectors import KeptVectors
+from hanse.trainers.base import LocalFailure, LocalJob, LocalResult, Trainer
+
+_PERSONAL = "personal"
+
+
+class ClientRuntime:
+    """Answers for any number of clients whose data it can read.
+
+    Args:
+      dataset: Reads each client's data.
+      task: What is learned.
+      trainer: Runs local work.
+      pipeline: Its client half encodes updates.
+      seed: The job's seed.
+      kept: What clients keep between rounds.
+    """
+
+    def __init__(
+        self,
+        dataset: FederatedDataset,
+        task: Task,
+        trainer: Trainer,
+        pipeline: Pipeline,
+        *,
+        seed: int,
+        kept: KeptVectors,
+    ) -> None:
+        self._dataset = dataset
+        self._task = task
+        self._trainer = trainer
+        self._pipeline = pipeline
+        self._seed = seed
+        self._kept = kept
+        self._initial: Params | None = None
+
+    @property
+    def dataset(self) -> FederatedDataset:
+        """The clients and their data."""
+        return self._dataset
+
+    def answer(self, phase: Phase, clients: Sequence[str]) -> Iterator[Reply]:
+        """One reply for each client, in the clients' order; a client's error is a reply too."""
+        if isinstance(phase, TrainPhase):
+            yield from self._train(phase, clients)
+            return
+        reply: Callable[[str], Reply]
+        if isinstance(phase, EvaluatePhase):
+            reply = lambda client: self._evaluate(phase, client)  # noqa: E731 - binds the narrowed phase
+        else:
+            reply = self._sum_up
+        for client in clients:
+            try:
+                yield reply(client)
+            except Exception as error:  # noqa: BLE001 - one client's error, of any kind, costs its own answer only
+                yield failure(client, phase.round, error)
+
+    def _train(self, phase: TrainPhase, clients: Sequence[str]) -> Iterator[Reply]:
+        personal = self._task_spec().matching(phase.work.personal) if phase.work.personal else frozenset()
+        jobs = (self._job(phase, client, personal) for client in clients)
+        for result in self._trainer.train(phase.work, phase.round, jobs):
+            if isinstance(result, LocalFailure):
+                yield failure(result.client, phase.round, result.error)
+                continue
+            try:
+                yield self._update(phase, result)
+            except Exception as error:  # noqa: BLE001 - a stage of the user's own may raise anything
+                yield failure(result.client, phase.round, error)
+
+    def _job(self, phase: TrainPhase, client: str, personal: frozenset[str]) -> LocalJob:
+        keeps = personal or (phase.work.correction is not None and phase.work.correction.keeps)
+        kept = dict(self._kept.load(client, phase.round)) if keeps else {}
+        return LocalJob(
+            client=client,
+            examples=lambda: self._examples(client, "train", phase.statistics),
+            start=self._whole(phase.broadcast.params, kept.pop(_PERSONAL, None)),
+            received=phase.broadcast.extras,
+            kept=kept,
+            seed=derive_seed(self._seed, "client", phase.round, client),
+            personal=personal,
+        )
+
+    def _update(self, phase: TrainPhase, result: LocalResult) -> Update:
+        kept = dict(result.kept)
+        if result.personal is not None:
+            kept[_PERSONAL] = result.personal
+        if kept:
+            self._kept.save(result.client, phase.round, kept)
+        update = Update(
+            client=result.client,
+            round=phase.round,
+            delta=result.delta.select(phase.broadcast.params.spec),
+            num_examples=result.num_examples,
+            num_steps=result.num_steps,
+            extras=result.extras,
+            sums=result.sums,
+            seconds=result.seconds,
+        )
+        stages = range(len(self._pipeline.stages))
+        rngs: Iterable[np.random.Generator] = (
+            stream(self._seed, "stage", phase.round, result.client, i) for i in stages
+        )
+        return self._pipeline.encode(update, rngs)
+
+    def _evaluate(self, phase: EvaluatePhase, client: str) -> Evaluation:
+        kept = self._kept.load(client, phase.round + 1).get(_PERSONAL) if phase.personal else None
+        params = self._whole(phase.params, kept)
+        sums = self._trainer.evaluate(
+            params, (client, phase.split), lambda: self._examples(client, phase.split, phase.statistics)
+        )
+        return Evaluation(client=client, round=phase.round, sums=sums)
+
+    def _sum_up(self, client: str) -> LocalStatistics:
+        preprocess = self._task.preprocess
+        if preprocess is None:
+            return LocalStatistics(client=client, sums={})
+        return LocalStatistics(client=client, sums=preprocess.local_statistics(self._dataset.client(client).train.x))
+
+    def _examples(self, client: str, split: SplitName, statistics: Statistics) -> Examples:
+        data = self._dataset.client(client)
+        examples, preprocess = data.part(split), self._task.preprocess
+        if preprocess is None or not len(examples):
+            return examples
+        fitted: Mapping[str, np.ndarray] = statistics
+        if preprocess.scope == "client":
+            fitted = preprocess.local_statistics(data.train.x)
+        return Examples(preprocess.apply(examples.x, fitted), examples.y)
+
+    def _whole(self, shared: Params, personal: Params | None) -> Params:
+        """All the weights a client works with: shared ones, and its own or the initial ones for the rest."""
+        if shared.spec == self._task_spec():
+            return shared
+        start = self._initial_params().overlay(shared)
+        return start if personal is None else start.overlay(personal)
+
+    def _task_spec(self) -> ParamSpec:
+        return self._initial_params().spec
+
+    def _initial_params(self) -> Params:
+        if self._initial is None:
+            self._initial = self._task.init_params(self._seed)
+        return self._initial
+
+
+def failure(client: str, round_number: int, error: Exception) -> ClientFailure:
+    """An error as a reply: in words for Hanse's own, with a traceback for the log for all others."""
+    own = isinstance(error, HanseError)
+    return ClientFailure(
+        client=client,
+        round=round_number,
+        kind=type(error).__name__,
+        message=str(error) if own else f"{type(error).__name__}: {error}",
+        details="" if own else "".join(traceback.format_exception(error)),
+    )

@@ -1,0 +1,82 @@
+"""What clients keep between rounds (personal tensors, control variates), by client and round.
+
+Every round writes a version of its own and reads the newest one of an *earlier* round. So a round that is
+repeated after a crash reads what it read the first time, and nothing needs to be undone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from hanse.core.params import Params
+from hanse.rounds.tensor_files import load_vectors, save_vectors
+
+
+class KeptVectors(Protocol):
+    """A store of what clients keep."""
+
+    def load(self, client: str, before_round: int) -> Mapping[str, Params]:
+        """The newest vectors from a round before `before_round`; empty where there are none."""
+        ...
+
+    def save(self, client: str, round_number: int, vectors: Mapping[str, Params]) -> None:
+        """Keep vectors as of `round_number`; what is older than the version before it may be dropped."""
+        ...
+
+
+class KeptInMemory:
+    """For runs without a folder and without workers; the last two versions of each client."""
+
+    def __init__(self) -> None:
+        self._versions: dict[str, dict[int, Mapping[str, Params]]] = {}
+
+    def load(self, client: str, before_round: int) -> Mapping[str, Params]:
+        """The newest vectors from a round before `before_round`."""
+        versions = self._versions.get(client, {})
+        earlier = [number for number in versions if number < before_round]
+        return versions[max(earlier)] if earlier else {}
+
+    def save(self, client: str, round_number: int, vectors: Mapping[str, Params]) -> None:
+        """Keep vectors as of `round_number`."""
+        versions = self._versions.setdefault(client, {})
+        versions[round_number] = dict(vectors)
+        for number in _superseded(list(versions), round_number):
+            del versions[number]
+
+
+class KeptInFolder:
+    """One folder a client, one file a version; shared by all processes of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def load(self, client: str, before_round: int) -> Mapping[str, Params]:
+        """The newest vectors from a round before `before_round`."""
+        versions = self._versions(client)
+        earlier = [number for number in versions if number < before_round]
+        return load_vectors(versions[max(earlier)]) if earlier else {}
+
+    def save(self, client: str, round_number: int, vectors: Mapping[str, Params]) -> None:
+        """Keep vectors as of `round_number`; raises `StorageError`."""
+        save_vectors(self._of(client) / f"round-{round_number:08d}.safetensors", vectors)
+        versions = self._versions(client)
+        for number in _superseded(list(versions), round_number):
+            versions[number].unlink(missing_ok=True)
+
+    def _of(self, client: str) -> Path:
+        # a client's id is anybody's text: the folder's name is made of safe characters and a digest
+        safe = re.sub(r"[^A-Za-z0-9_-]", "_", client)[:40]
+        return self._folder / f"{safe}-{hashlib.sha256(client.encode()).hexdigest()[:12]}"
+
+    def _versions(self, client: str) -> dict[int, Path]:
+        return {int(path.stem.split("-")[1]): path for path in self._of(client).glob("round-*.safetensors")}
+
+
+def _superseded(versions: list[int], newest: int) -> list[int]:
+    """Versions that no round can ask for again, once `newest` is written."""
+    earlier = sorted(number for number in versions if number < newest)
+    return earlier[:-1]
