@@ -6,7 +6,7 @@ The same object serves in the simulator's own process, in its workers, and on a 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -74,14 +74,9 @@ class ClientRuntime:
         if isinstance(phase, TrainPhase):
             yield from self._train(phase, clients)
             return
-        reply: Callable[[str], Reply]
-        if isinstance(phase, EvaluatePhase):
-            reply = lambda client: self._evaluate(phase, client)  # noqa: E731 - binds the narrowed phase
-        else:
-            reply = self._sum_up
         for client in clients:
             try:
-                yield reply(client)
+                yield self._evaluate(phase, client) if isinstance(phase, EvaluatePhase) else self._sum_up(client)
             except Exception as error:  # noqa: BLE001 - one client's error, of any kind, costs its own answer only
                 yield failure(client, phase.round, error)
 

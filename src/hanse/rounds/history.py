@@ -9,6 +9,9 @@ from typing import Literal
 Metrics = Mapping[str, float]
 """Metric name to value; ``loss`` is always among them."""
 
+Where = Literal["train", "central", "federated", "validation"]
+"""Where metrics were measured."""
+
 RunStatus = Literal["running", "finished", "stopped early", "interrupted", "failed"]
 
 
@@ -43,6 +46,7 @@ class RoundRecord:
       train: Metrics during local training, over the cohort; empty where nothing trained.
       central: Metrics on the central test set; None where it was not evaluated this round.
       federated: Metrics over all evaluated clients' examples; None likewise.
+      validation: The same on the part that clients keep back for comparing models; None where there is none.
       clients: Metrics of each evaluated client; empty likewise.
       bytes_down: Bytes of the vectors sent to clients for training this round.
       bytes_up: Bytes of the vectors they sent back.
@@ -58,6 +62,7 @@ class RoundRecord:
     train: Metrics = field(default_factory=dict)
     central: Metrics | None = None
     federated: Metrics | None = None
+    validation: Metrics | None = None
     clients: tuple[ClientScore, ...] = ()
     bytes_down: int = 0
     bytes_up: int = 0
@@ -82,7 +87,7 @@ class History:
         """The newest record."""
         return self.rounds[-1] if self.rounds else None
 
-    def series(self, metric: str, where: Literal["train", "central", "federated"] = "central") -> dict[int, float]:
+    def series(self, metric: str, where: Where = "central") -> dict[int, float]:
         """Round to value, for the rounds in which `metric` was measured there."""
         found: dict[int, float] = {}
         for record in self.rounds:
@@ -92,9 +97,9 @@ class History:
         return found
 
     def objective_series(self) -> dict[int, float]:
-        """The objective by round: on the central test set if there is one, else over clients."""
-        name = self.objective[0]
-        return self.series(name, "central") or self.series(name, "federated")
+        """The objective by round: on clients' validation parts if there are any, else centrally, else over clients."""
+        places: tuple[Where, ...] = ("validation", "central", "federated")
+        return next((found for where in places if (found := self.series(self.objective[0], where))), {})
 
     def best_round(self) -> int | None:
         """The first round with the best objective; None where nothing was evaluated."""

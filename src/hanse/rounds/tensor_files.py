@@ -114,8 +114,8 @@ def _unpack(node: Any, tensors: Mapping[str, np.ndarray], template: Any) -> Any:
         like = template if isinstance(template, Mapping) else {}
         return {n: _unpack(v, tensors, like.get(n)) for n, v in node["items"].items()}
     if kind == "tuple":
-        like = template if isinstance(template, tuple | list) else ()
-        padded = list(like) + [None] * (len(node["items"]) - len(like))
+        known = list(template) if isinstance(template, tuple | list) else []
+        padded = known + [None] * (len(node["items"]) - len(known))
         return tuple(_unpack(v, tensors, t) for v, t in zip(node["items"], padded, strict=False))
     return node["value"]
 

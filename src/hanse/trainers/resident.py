@@ -196,9 +196,7 @@ class ResidentTrainer:
             else:
                 index = torch.from_numpy(order).to(self._device)
                 ordered_x, ordered_y = x.index_select(0, index), y.index_select(0, index)
-            pairs = list(
-                zip(*(torch.split(t, self._lengths(len(x), size)) for t in (ordered_x, ordered_y)), strict=True)
-            )
+            pairs = self._cut(ordered_x, ordered_y, size)
             for start in range(0, len(pairs), work.accumulate):
                 yield pairs[start : start + work.accumulate]
 

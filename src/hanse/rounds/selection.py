@@ -1,0 +1,191 @@
+"""Cohort selection: who is asked to train in a round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from hanse.core.errors import SettingError, did_you_mean
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """Everybody who could be asked.
+
+    Args:
+      clients: Ids, in the federation's order.
+      sizes: Training examples of each: `[num_clients]`.
+    """
+
+    clients: Sequence[str]
+    sizes: np.ndarray
+
+
+class Selector(Protocol):
+    """Selects the cohort of a round."""
+
+    def select(self, population: Population, round_number: int, rng: np.random.Generator) -> tuple[str, ...]:
+        """Client ids, each once; may be empty."""
+        ...
+
+    def check(self, population: Population) -> None:
+        """Raise `SettingError` where this population can't be selected from so."""
+        ...
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise SettingError(name, f"must be at least 1, got {value}")
+
+
+def _enough(size: int, population: Population) -> None:
+    if size > len(population.clients):
+        raise SettingError(
+            "cohort.size",
+            f"a cohort of {size} can't be selected from {len(population.clients)} clients",
+            hint=f"use at most {len(population.clients)}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Everyone:
+    """All clients, in every round."""
+
+    def select(self, population: Population, round_number: int, rng: np.random.Generator) -> tuple[str, ...]:
+        """All ids."""
+        return tuple(population.clients)
+
+    def check(self, population: Population) -> None:
+        """Always fine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform:
+    """`size` clients, uniformly at random without replacement; the fixed-size cohort of McMahan 2017.
+
+    Args:
+      size: Clients a round, ≥ 1.
+    """
+
+    size: int
+
+    def __post_init__(self) -> None:
+        _at_least_one("size", self.size)
+
+    def select(self, population: Population, round_number: int, rng: np.random.Generator) -> tuple[str, ...]:
+        """`size` ids, in the federation's order."""
+        chosen = rng.choice(len(population.clients), size=self.size, replace=False)
+        return tuple(population.clients[i] for i in np.sort(chosen))
+
+    def check(self, population: Population) -> None:
+        """The cohort must not exceed the population."""
+        _enough(self.size, population)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Poisson:
+    """Each client by itself with probability `rate`; the sampling that privacy amplification assumes.
+
+    A cohort may come out empty, and its round is then abandoned.
+
+    Args:
+      rate: Probability q in (0, 1].
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= 1:
+            raise SettingError("rate", f"must be above 0 and at most 1, got {self.rate}")
+
+    def select(self, population: Population, round_number: int, rng: np.random.Generator) -> tuple[str, ...]:
+        """The ids whose coin came up, in the federation's order."""
+        chosen = np.flatnonzero(rng.random(len(population.clients)) < self.rate)
+        return tuple(population.clients[i] for i in chosen)
+
+    def check(self, population: Population) -> None:
+        """Always fine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fixed:
+    """The same named clients in every round.
+
+    Args:
+      clients: Ids, at least one.
+    """
+
+    clients: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.clients or len(set(self.clients)) != len(self.clients):
+            raise SettingError("clients", f"must name at least one client, each once; got {list(self.clients)}")
+
+    def select(self, population: Population, round_number: int, rng: np.random.Generator) -> tuple[str, ...]:
+        """The named ids."""
+        return self.clients
+
+    def check(self, population: Population) -> None:
+        """All must exist."""
+        known = set(population.clients)
+        for client in self.clients:
+            if client not in known:
+                sample = list(population.clients[:20])
+                raise SettingError("cohort.clients", f"no client `{client}`", hint=did_you_mean(client, sample))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByExamples:
+    """`size` clients without replacement, more likely the more examples they hold.
+
+    Successive draws with probability proportional to the examples of those that are left. A client
+    without examples is never selected.
+
+    Args:
+      size: Clients a round, ≥ 1.
+    """
+
+    size: int
+
+    def __post_init__(self) -> None:
+        _at_least_one("size", self.size)
+
+    def select(self, population: Population, round_number: int, rng: np.random.Generator) -> tuple[str, ...]:
+        """`size` ids, in the federation's order."""
+        share = population.sizes / population.sizes.sum()
+        chosen = rng.choice(len(population.clients), size=self.size, replace=False, p=share)
+        return tuple(population.clients[i] for i in np.sort(chosen))
+
+    def check(self, population: Population) -> None:
+        """Enough clients must hold examples."""
+        _enough(self.size, population)
+        holders = int(np.count_nonzero(population.sizes))
+        if holders < self.size:
+            raise SettingError("cohort.size", f"only {holders} clients hold examples; {self.size} are wanted a round")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cyclic:
+    """`size` clients in turn: the first in round 1, the next in round 2, and round again.
+
+    Args:
+      size: Clients a round, ≥ 1.
+    """
+
+    size: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least_one("size", self.size)
+
+    def select(self, population: Population, round_number: int, rng: np.random.Generator) -> tuple[str, ...]:
+        """The next ids."""
+        count = len(population.clients)
+        first = (round_number - 1) * self.size
+        return tuple(population.clients[(first + i) % count] for i in range(self.size))
+
+    def check(self, population: Population) -> None:
+        """The cohort must not exceed the population."""
+        _enough(self.size, population)
