@@ -12,6 +12,9 @@ Metrics = Mapping[str, float]
 Where = Literal["train", "central", "federated", "validation"]
 """Where metrics were measured."""
 
+Objective = tuple[str, Literal["max", "min"]]
+"""The metric by which models are compared, and which way is better."""
+
 RunStatus = Literal["running", "finished", "stopped early", "interrupted", "failed"]
 
 
@@ -42,7 +45,8 @@ class RoundRecord:
       status: ``"abandoned"`` where fewer than `min_clients` updates came; the model stayed as it was.
       cohort: Clients that were asked to train.
       failures: Clients that could not.
-      num_examples: Training examples behind the round's aggregate.
+      num_updates: Usable updates that came.
+      num_examples: Training examples behind the round's aggregate; 0 where it was abandoned.
       train: Metrics during local training, over the cohort; empty where nothing trained.
       central: Metrics on the central test set; None where it was not evaluated this round.
       federated: Metrics over all evaluated clients' examples; None likewise.
@@ -50,7 +54,8 @@ class RoundRecord:
       clients: Metrics of each evaluated client; empty likewise.
       bytes_down: Bytes of the vectors sent to clients for training this round.
       bytes_up: Bytes of the vectors they sent back.
-      seconds: Wall-clock seconds by phase: select, train, aggregate, evaluate, journal.
+      seconds: Wall-clock seconds by phase: select, train, aggregate, evaluate, and journal (of the commit
+        before this one).
       note: What to know of this round, in words; empty if nothing.
     """
 
@@ -58,6 +63,7 @@ class RoundRecord:
     status: Literal["finished", "abandoned"] = "finished"
     cohort: tuple[str, ...] = ()
     failures: tuple[FailureRecord, ...] = ()
+    num_updates: int = 0
     num_examples: int = 0
     train: Metrics = field(default_factory=dict)
     central: Metrics | None = None
@@ -68,6 +74,13 @@ class RoundRecord:
     bytes_up: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
+
+    def objective_value(self, name: str) -> float | None:
+        """The metric on clients' validation parts if measured there, else centrally, else over clients."""
+        for metrics in (self.validation, self.central, self.federated):
+            if metrics is not None and name in metrics:
+                return metrics[name]
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +93,7 @@ class History:
     """
 
     rounds: tuple[RoundRecord, ...] = ()
-    objective: tuple[str, Literal["max", "min"]] = ("loss", "min")
+    objective: Objective = ("loss", "min")
 
     @property
     def last(self) -> RoundRecord | None:
@@ -97,9 +110,10 @@ class History:
         return found
 
     def objective_series(self) -> dict[int, float]:
-        """The objective by round: on clients' validation parts if there are any, else centrally, else over clients."""
-        places: tuple[Where, ...] = ("validation", "central", "federated")
-        return next((found for where in places if (found := self.series(self.objective[0], where))), {})
+        """The objective by round, where it was measured; see `RoundRecord.objective_value`."""
+        name = self.objective[0]
+        found = ((record.round, record.objective_value(name)) for record in self.rounds)
+        return {number: value for number, value in found if value is not None}
 
     def best_round(self) -> int | None:
         """The first round with the best objective; None where nothing was evaluated."""

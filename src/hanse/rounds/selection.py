@@ -78,7 +78,7 @@ class Uniform:
     def select(self, population: Population, round_number: int, rng: np.random.Generator) -> tuple[str, ...]:
         """`size` ids, in the federation's order."""
         chosen = rng.choice(len(population.clients), size=self.size, replace=False)
-        return tuple(population.clients[i] for i in np.sort(chosen))
+        return tuple(population.clients[i] for i in np.sort(chosen).tolist())
 
     def check(self, population: Population) -> None:
         """The cohort must not exceed the population."""
@@ -104,7 +104,7 @@ class Poisson:
     def select(self, population: Population, round_number: int, rng: np.random.Generator) -> tuple[str, ...]:
         """The ids whose coin came up, in the federation's order."""
         chosen = np.flatnonzero(rng.random(len(population.clients)) < self.rate)
-        return tuple(population.clients[i] for i in chosen)
+        return tuple(population.clients[i] for i in chosen.tolist())
 
     def check(self, population: Population) -> None:
         """Always fine."""
@@ -157,7 +157,7 @@ class ByExamples:
         """`size` ids, in the federation's order."""
         share = population.sizes / population.sizes.sum()
         chosen = rng.choice(len(population.clients), size=self.size, replace=False, p=share)
-        return tuple(population.clients[i] for i in np.sort(chosen))
+        return tuple(population.clients[i] for i in np.sort(chosen).tolist())
 
     def check(self, population: Population) -> None:
         """Enough clients must hold examples."""

@@ -1,0 +1,241 @@
+"""The durable record of a run: one commit a round, so that a killed run resumes where it was.
+
+A commit is: the state as a file (written whole, flushed), then one database transaction that names it. What
+no committed round names does not exist; it is removed at the next commit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from sqlalchemy import JSON, Column, Engine, Integer, MetaData, String, Table, create_engine, event, insert, select
+from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.pool import NullPool
+
+from hanse.core.errors import HanseError, StorageError, StorageFullError
+from hanse.core.protocols import ServerState
+from hanse.rounds.history import ClientScore, FailureRecord, History, Objective, RoundRecord
+from hanse.rounds.tensor_files import load_arrays, load_state, save_arrays, save_state
+
+S = TypeVar("S", bound=ServerState)
+SCHEMA_VERSION = 1
+
+_META = MetaData()
+_ROUNDS = Table(
+    "rounds",
+    _META,
+    Column("round", Integer, primary_key=True),
+    Column("record", JSON, nullable=False),
+    Column("state_file", String, nullable=False),
+)
+_FACTS = Table("facts", _META, Column("key", String, primary_key=True), Column("value", JSON, nullable=False))
+
+
+class Journal(Protocol):
+    """What the round loop asks of a journal."""
+
+    def history(self, objective: Objective) -> History:
+        """All committed rounds."""
+        ...
+
+    def state(self, template: S, round_number: int | None = None) -> S:
+        """The state after a committed round, by default the newest."""
+        ...
+
+    def statistics(self) -> Mapping[str, np.ndarray] | None:
+        """The federated statistics, once they were written."""
+        ...
+
+    def write_statistics(self, statistics: Mapping[str, np.ndarray]) -> None:
+        """Write the federated statistics; once a run."""
+        ...
+
+    def commit(self, record: RoundRecord, state: ServerState, *, best_round: int | None) -> None:
+        """Make a round durable; the states of this round and of `best_round` stay readable."""
+        ...
+
+
+class MemoryJournal:
+    """For runs without a folder: nothing survives the process."""
+
+    def __init__(self) -> None:
+        self._records: list[RoundRecord] = []
+        self._states: dict[int, Any] = {}
+        self._statistics: Mapping[str, np.ndarray] | None = None
+
+    def history(self, objective: Objective) -> History:
+        """All committed rounds."""
+        return History(rounds=tuple(self._records), objective=objective)
+
+    def state(self, template: S, round_number: int | None = None) -> S:
+        """The state after a committed round, by default the newest."""
+        wanted = self._records[-1].round if round_number is None else round_number
+        found: S = self._states[wanted]
+        return found
+
+    def statistics(self) -> Mapping[str, np.ndarray] | None:
+        """The federated statistics, once they were written."""
+        return self._statistics
+
+    def write_statistics(self, statistics: Mapping[str, np.ndarray]) -> None:
+        """Keep the federated statistics."""
+        self._statistics = statistics
+
+    def commit(self, record: RoundRecord, state: ServerState, *, best_round: int | None) -> None:
+        """Keep the record and the state; drop states that nobody will ask for."""
+        self._records.append(record)
+        self._states[record.round] = state
+        for number in set(self._states) - {record.round, best_round}:
+            del self._states[number]
+
+
+class FileJournal:
+    """A run folder's journal: SQLite through SQLAlchemy, states as safetensors.
+
+    Args:
+      folder: The run folder; made if it is not there.
+
+    Raises:
+      StorageError: The folder can't be written, or holds a journal of another version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._states = folder / "state"
+        self._path = folder / "journal.sqlite"
+        with self._guard():
+            self._states.mkdir(parents=True, exist_ok=True)
+            self._engine = _engine(self._path)
+            _META.create_all(self._engine)
+        version = self.fact("schema_version")
+        if version is None:
+            self.write_facts({"schema_version": SCHEMA_VERSION})
+        elif version != SCHEMA_VERSION:
+            raise StorageError(
+                f"`{self._path}` has journal version {version}; this Hanse reads version {SCHEMA_VERSION}",
+                hint="open it with the version of Hanse that wrote it: see the run's `versions`",
+            )
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    def fact(self, key: str) -> Any:
+        """One fact about the run, or None."""
+        with self._guard(), self._engine.connect() as connection:
+            row = connection.execute(select(_FACTS.c.value).where(_FACTS.c.key == key)).first()
+        return None if row is None else row[0]
+
+    def facts(self) -> dict[str, Any]:
+        """All facts about the run."""
+        with self._guard(), self._engine.connect() as connection:
+            rows = connection.execute(select(_FACTS.c.key, _FACTS.c.value)).all()
+        return {row[0]: row[1] for row in rows}
+
+    def write_facts(self, facts: Mapping[str, Any]) -> None:
+        """Write facts about the run, replacing what stood there, in one transaction."""
+        with self._guard(), self._engine.begin() as connection:
+            for key, value in facts.items():
+                connection.execute(_FACTS.delete().where(_FACTS.c.key == key))
+                connection.execute(insert(_FACTS).values(key=key, value=value))
+
+    def history(self, objective: Objective) -> History:
+        """All committed rounds."""
+        with self._guard(), self._engine.connect() as connection:
+            rows = connection.execute(select(_ROUNDS.c.record).order_by(_ROUNDS.c.round)).all()
+        return History(rounds=tuple(_record(row[0]) for row in rows), objective=objective)
+
+    def state(self, template: S, round_number: int | None = None) -> S:
+        """The state after a committed round, by default the newest.
+
+        Raises:
+          StorageError: That round was not committed, or its state was not kept.
+        """
+        query = select(_ROUNDS.c.state_file).order_by(_ROUNDS.c.round.desc())
+        if round_number is not None:
+            query = query.where(_ROUNDS.c.round == round_number)
+        with self._guard(), self._engine.connect() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            raise StorageError(f"`{self._path}` holds no round {'' if round_number is None else round_number}".rstrip())
+        return load_state(self._states / row[0], template)
+
+    def statistics(self) -> Mapping[str, np.ndarray] | None:
+        """The federated statistics, once they were written."""
+        return load_arrays(self._statistics_path) if self._statistics_path.exists() else None
+
+    def write_statistics(self, statistics: Mapping[str, np.ndarray]) -> None:
+        """Write the federated statistics."""
+        save_arrays(self._statistics_path, statistics)
+
+    def commit(self, record: RoundRecord, state: ServerState, *, best_round: int | None) -> None:
+        """Make a round durable.
+
+        Raises:
+          StorageFullError: The disk is full; the rounds before this one are safe.
+        """
+        name = f"round-{record.round:08d}.safetensors"
+        save_state(self._states / name, state)
+        with self._guard(), self._engine.begin() as connection:
+            connection.execute(
+                insert(_ROUNDS).values(round=record.round, record=dataclasses.asdict(record), state_file=name)
+            )
+        kept = {name, f"round-{best_round:08d}.safetensors"} if best_round is not None else {name}
+        for path in self._states.iterdir():
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+
+    @property
+    def _statistics_path(self) -> Path:
+        return self._folder / "statistics.safetensors"
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, DatabaseError) as error:
+            raise _database_error(error, self._path) from error
+
+
+def _engine(path: Path) -> Engine:
+    # one connection a use: nothing is shared with worker processes, nothing stays open after a run
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")  # a committed round survives a power cut too
+
+    return engine
+
+
+def _database_error(error: Exception, path: Path) -> HanseError:
+    text = str(getattr(error, "orig", error))
+    if isinstance(error, OperationalError | OSError) and ("full" in text or "No space left" in text):
+        return StorageFullError(
+            f"the disk is full: `{path}` could not be written",
+            hint="every committed round is safe; free some space, then go on with: hanse resume",
+        )
+    if isinstance(error, OperationalError | OSError):
+        return StorageError(
+            f"`{path}` could not be opened or written: {text}",
+            hint="choose another folder with --out, or change its permissions",
+        )
+    return StorageError(f"`{path}` is damaged: {text}", hint="restore it from a copy, or start the run anew")
+
+
+def _record(values: Mapping[str, Any]) -> RoundRecord:
+    return RoundRecord(
+        **{
+            **values,
+            "cohort": tuple(values["cohort"]),
+            "failures": tuple(FailureRecord(**failure) for failure in values["failures"]),
+            "clients": tuple(ClientScore(**score) for score in values["clients"]),
+        }
+    )

@@ -1,0 +1,365 @@
+"""The round loop: select, broadcast, train, aggregate, step, evaluate, commit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from hanse.core.aggregate import Aggregate
+from hanse.core.errors import RunError, RunInterrupted, UpdateError
+from hanse.core.events import ClientFailed, ClientFinished, Noted, RoundFinished, RoundStarted, Sink
+from hanse.core.messages import (
+    Broadcast,
+    ClientFailure,
+    EvaluatePhase,
+    LocalStatistics,
+    Phase,
+    Reply,
+    Statistics,
+    StatisticsPhase,
+    Sums,
+    TrainPhase,
+    Update,
+)
+from hanse.core.params import Params
+from hanse.core.protocols import Broadcasts, ServerState, Strategy, Task, Transport
+from hanse.core.randomness import stream
+from hanse.data.federated import SplitName
+from hanse.pipeline.pipeline import Pipeline
+from hanse.rounds.client_runtime import failure
+from hanse.rounds.evaluation import CentralEvaluation, FederatedScores, add_sums, clients_to_evaluate, score_clients
+from hanse.rounds.history import FailureRecord, History, Metrics, RoundRecord
+from hanse.rounds.journal import Journal
+from hanse.rounds.selection import Population
+from hanse.rounds.settings import RoundSettings
+from hanse.rounds.stopping import ObjectiveTracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunParts:
+    """What a run is made of.
+
+    Args:
+      strategy: Update rule and local work.
+      task: What is learned.
+      pipeline: From single updates to one aggregate.
+      transport: Reaches the clients.
+      journal: Makes rounds durable.
+      population: Everybody who may be selected.
+      central: Measures on the server's test set, or None where there is none.
+      held_out: Names of the parts that clients keep back from training.
+    """
+
+    strategy: Strategy[Any]
+    task: Task
+    pipeline: Pipeline
+    transport: Transport
+    journal: Journal
+    population: Population
+    central: CentralEvaluation | None = None
+    held_out: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOutcome:
+    """How a run ended."""
+
+    status: Literal["finished", "stopped early"]
+    state: ServerState
+    history: History
+
+
+def run_rounds(
+    parts: RunParts, settings: RoundSettings, *, emit: Sink, stop_requested: Callable[[], bool] = lambda: False
+) -> RunOutcome:
+    """Run all rounds that the journal does not hold yet.
+
+    Args:
+      parts: What the run is made of.
+      settings: What the loop is told.
+      emit: Receives every event.
+      stop_requested: Asked after each client's reply; True ends the run, resumable.
+
+    Raises:
+      RunInterrupted: `stop_requested` said so.
+      RunError: No client could ever deliver an update.
+      StorageError: The journal could not be written; committed rounds are safe.
+    """
+    return _Loop(parts, settings, emit, stop_requested).run()
+
+
+@dataclass
+class _Collected:
+    """What one round's training brought."""
+
+    aggregate: Aggregate | None = None
+    sums: Sums = field(default_factory=dict)
+    failures: list[FailureRecord] = field(default_factory=list)
+    num_updates: int = 0
+    num_examples: int = 0
+    bytes_up: int = 0
+
+
+class _Loop:
+    def __init__(
+        self, parts: RunParts, settings: RoundSettings, emit: Sink, stop_requested: Callable[[], bool]
+    ) -> None:
+        self._parts = parts
+        self._settings = settings
+        self._emit = emit
+        self._stop_requested = stop_requested
+        self._seconds: dict[str, float] = {}
+        self._statistics: Statistics = {}
+        self._delivered = False
+        self._records: list[RoundRecord] = []
+        self._tracker = ObjectiveTracker(parts.task.objective, settings.stop)
+        self._journal_seconds = 0.0
+
+    def run(self) -> RunOutcome:
+        parts, settings = self._parts, self._settings
+        settings.cohort.check(parts.population)
+        state: ServerState = parts.strategy.init(self._initial_params())
+        self._records = list(parts.journal.history(parts.task.objective).rounds)
+        self._tracker = ObjectiveTracker(parts.task.objective, settings.stop, self._records)
+        self._statistics = self._federated_statistics()
+        if self._records:
+            state = parts.journal.state(state)
+            self._delivered = any(record.num_examples for record in self._records)
+        else:
+            self._commit(self._round_zero(state), state)
+        while (done := self._records[-1].round) < settings.rounds:
+            reason = self._tracker.reason_to_stop
+            if reason is not None:
+                self._emit(Noted(message=f"stopped early after round {done}: {reason}"))
+                return self._outcome("stopped early", state)
+            record, state = self._round(done + 1, state)
+            self._commit(record, state)
+        return self._outcome("finished", state)
+
+    def _outcome(self, status: Literal["finished", "stopped early"], state: ServerState) -> RunOutcome:
+        history = History(rounds=tuple(self._records), objective=self._parts.task.objective)
+        return RunOutcome(status=status, state=state, history=history)
+
+    def _initial_params(self) -> Params:
+        whole = self._parts.task.init_params(self._settings.seed)
+        personal = whole.spec.matching(self._parts.strategy.local_work(1).personal)
+        return whole.select(whole.spec.without(personal))
+
+    def _federated_statistics(self) -> Statistics:
+        """Sums over all clients' training inputs, asked for once a run."""
+        preprocess, journal = self._parts.task.preprocess, self._parts.journal
+        if preprocess is None or preprocess.scope != "federated":
+            return {}
+        known = journal.statistics()
+        if known is not None:
+            return known
+        clients = self._parts.population.clients
+        found: dict[str, Mapping[str, np.ndarray]] = {}
+        for reply in self._exchange(StatisticsPhase(), clients):
+            if isinstance(reply, LocalStatistics):
+                found[reply.client] = reply.sums
+            elif isinstance(reply, ClientFailure):
+                self._report_failure(reply)
+        total: dict[str, np.ndarray] = {}
+        for client in clients:  # in this order, whoever answered first
+            for name, value in found.get(client, {}).items():
+                total[name] = total[name] + value if name in total else value
+        if not total:
+            raise RunError(
+                "no client could sum up its inputs for federated preprocessing", hint="see the failures above"
+            )
+        journal.write_statistics(total)
+        return total
+
+    def _round_zero(self, state: ServerState) -> RoundRecord:
+        self._seconds = {}
+        record = RoundRecord(round=0)
+        return self._measured(record, state) if self._settings.evaluate.initial else record
+
+    def _round(self, number: int, state: ServerState) -> tuple[RoundRecord, ServerState]:
+        parts, self._seconds = self._parts, {}
+        began = time.perf_counter()
+        rng = stream(self._settings.seed, "cohort", number)
+        cohort = self._settings.cohort.select(parts.population, number, rng)
+        self._spent("select", began)
+        self._emit(RoundStarted(round=number, cohort=cohort))
+        strategy = parts.strategy
+        broadcast = (
+            strategy.broadcast(state, number) if isinstance(strategy, Broadcasts) else Broadcast(params=state.params)
+        )
+        collected = self._train(number, cohort, broadcast)
+        note = self._abandoned(number, collected, len(cohort))
+        if not note and collected.aggregate is not None:
+            began = time.perf_counter()
+            state = strategy.step(state, collected.aggregate)
+            self._spent("aggregate", began)
+        record = RoundRecord(
+            round=number,
+            status="abandoned" if note else "finished",
+            cohort=cohort,
+            failures=tuple(collected.failures),
+            num_updates=collected.num_updates,
+            num_examples=0 if note else collected.num_examples,
+            train=parts.task.metrics(collected.sums) if collected.sums else {},
+            bytes_down=broadcast.nbytes * len(cohort),
+            bytes_up=collected.bytes_up,
+            note=note,
+        )
+        every = self._settings.evaluate.every
+        due = number % every == 0 or number == self._settings.rounds
+        return (self._measured(record, state) if due else record), state
+
+    def _train(self, number: int, cohort: Sequence[str], broadcast: Broadcast) -> _Collected:
+        began = time.perf_counter()
+        work = self._parts.strategy.local_work(number)
+        phase = TrainPhase(round=number, broadcast=broadcast, work=work, statistics=self._statistics)
+        pipeline, collected = self._parts.pipeline, _Collected()
+        accumulator = pipeline.zero(broadcast.params.spec)
+        aggregating = 0.0
+        parts_of_sums: list[Sums] = []
+        for reply in _in_order(self._exchange(phase, cohort), cohort):
+            started = time.perf_counter()
+            if isinstance(reply, Update):
+                try:
+                    accumulator = pipeline.accumulate(accumulator, pipeline.open(reply, expected=broadcast.params.spec))
+                except UpdateError as error:
+                    self._lose(collected, failure(reply.client, number, error))
+                else:
+                    self._count(collected, parts_of_sums, reply)
+            elif isinstance(reply, ClientFailure):
+                self._lose(collected, reply)
+            aggregating += time.perf_counter() - started
+        started = time.perf_counter()
+        if collected.num_updates:
+            collected.aggregate = pipeline.finish(accumulator)
+            collected.sums = add_sums(parts_of_sums)
+        aggregating += time.perf_counter() - started
+        self._seconds["aggregate"] = aggregating
+        self._spent("train", began + aggregating)
+        return collected
+
+    def _count(self, collected: _Collected, sums: list[Sums], update: Update) -> None:
+        collected.num_updates += 1
+        collected.num_examples += update.num_examples
+        collected.bytes_up += update.nbytes
+        sums.append(update.sums)
+        self._delivered = True
+        self._emit(
+            ClientFinished(
+                round=update.round, client=update.client, num_examples=update.num_examples, seconds=update.seconds
+            )
+        )
+
+    def _lose(self, collected: _Collected, reply: ClientFailure) -> None:
+        collected.failures.append(FailureRecord(client=reply.client, kind=reply.kind, message=reply.message))
+        self._report_failure(reply)
+
+    def _report_failure(self, reply: ClientFailure) -> None:
+        self._emit(ClientFailed(round=reply.round, client=reply.client, kind=reply.kind, message=reply.message))
+
+    def _abandoned(self, number: int, collected: _Collected, asked: int) -> str:
+        """Why the round does not count, or an empty string."""
+        if collected.num_updates >= self._settings.min_clients:
+            return ""
+        if not self._delivered and collected.failures and len(collected.failures) == asked:
+            first = collected.failures[0]
+            raise RunError(
+                f"round {number}: every client failed, and none has delivered yet; the first: "
+                f"`{first.client}`: {first.message}",
+                hint="run with --debug and one worker to see where it fails",
+            )
+        return (
+            f"abandoned: {collected.num_updates} of {asked} clients delivered a usable update, "
+            f"min_clients is {self._settings.min_clients}; the model stays as it was"
+        )
+
+    def _measured(self, record: RoundRecord, state: ServerState) -> RoundRecord:
+        """The record with metrics of the state's model."""
+        began = time.perf_counter()
+        parts, settings = self._parts, self._settings.evaluate
+        personal = parts.strategy.local_work(max(record.round, 1)).personal
+        central: Metrics | None = None
+        if settings.central and parts.central is not None and not personal:
+            central = parts.task.metrics(parts.central(state.params, self._statistics))
+        scores = self._on_clients(record, state, personal, settings.split)
+        validation = None
+        if "validation" in parts.held_out and settings.split != "validation":
+            validation = self._on_clients(record, state, personal, "validation")
+        self._spent("evaluate", began)
+        return replace(
+            record,
+            central=central,
+            federated=scores.pooled if scores else None,
+            validation=validation.pooled if validation else None,
+            clients=scores.clients if scores else (),
+            failures=record.failures + (scores.failures if scores else ()),
+        )
+
+    def _on_clients(
+        self, record: RoundRecord, state: ServerState, personal: tuple[str, ...], split: SplitName
+    ) -> FederatedScores | None:
+        clients = clients_to_evaluate(
+            self._settings.evaluate,
+            self._parts.population.clients,
+            record.cohort,
+            seed=self._settings.seed,
+            held_out=split in self._parts.held_out,
+        )
+        if not clients:
+            return None
+        phase = EvaluatePhase(
+            round=record.round, params=state.params, split=split, personal=personal, statistics=self._statistics
+        )
+        return score_clients(self._parts.task, self._exchange(phase, clients), clients)
+
+    def _commit(self, record: RoundRecord, state: ServerState) -> None:
+        began = time.perf_counter()
+        self._check_stop()
+        record = replace(record, seconds={**self._seconds, "journal": self._journal_seconds})
+        self._tracker.add(record)
+        self._parts.journal.commit(record, state, best_round=self._tracker.best_round)
+        self._records.append(record)
+        self._journal_seconds = time.perf_counter() - began
+        self._emit(
+            RoundFinished(
+                round=record.round,
+                status=record.status,
+                num_updates=record.num_updates,
+                num_failures=len(record.failures),
+                train=record.train,
+                central=record.central,
+                federated=record.federated,
+                bytes_up=record.bytes_up,
+                bytes_down=record.bytes_down,
+                seconds=record.seconds,
+                note=record.note,
+            )
+        )
+
+    def _exchange(self, phase: Phase, clients: Sequence[str]) -> Iterator[Reply]:
+        for reply in self._parts.transport.exchange(phase, clients):
+            yield reply
+            self._check_stop()
+
+    def _check_stop(self) -> None:
+        if self._stop_requested():
+            raise RunInterrupted("stopped on request; committed rounds are safe", hint="go on with: hanse resume")
+
+    def _spent(self, phase: str, began: float) -> None:
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - began
+
+
+def _in_order(replies: Iterator[Reply], cohort: Sequence[str]) -> Iterator[Reply]:
+    """Replies in cohort order, so that sums have the same bits whoever answers first."""
+    waiting: dict[str, Reply] = {}
+    expected = iter(cohort)
+    wanted = next(expected, None)
+    for reply in replies:
+        waiting[reply.client] = reply
+        while wanted is not None and wanted in waiting:
+            yield waiting.pop(wanted)
+            wanted = next(expected, None)

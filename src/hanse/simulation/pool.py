@@ -1,0 +1,227 @@
+"""The process-pool transport: resident workers on one machine, parameters in shared memory.
+
+Any number of workers gives the same bits: each client is computed by one worker as it would be in-process,
+and replies are handed on in cohort order.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import connection as mp_connection
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, Literal
+
+from hanse.core.errors import RunError, SettingError, WorkerLostError
+from hanse.core.messages import Phase, Reply
+from hanse.rounds.client_runtime import ClientRuntime, failure
+from hanse.simulation.shared_messages import Inbox, Outbox, Parcel
+from hanse.simulation.worker import Assignment, serve
+
+StartMethod = Literal["auto", "fork", "spawn"]
+_AHEAD = 2  # assignments a worker holds: the one it works on, and the next, so that it never waits
+_TRIES = 2  # deaths of a worker on the same client before the client is given up
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    inboxes: list[Inbox] = field(default_factory=lambda: [Inbox() for _ in range(_AHEAD)])
+    assigned: deque[str] = field(default_factory=deque)
+    free_slots: deque[int] = field(default_factory=lambda: deque(range(_AHEAD)))
+    used_slots: deque[int] = field(default_factory=deque)
+    phase_number: int = -1
+
+    def release_memory(self, *, remove: bool) -> None:
+        for inbox in self.inboxes:
+            inbox.close(remove=remove)
+
+
+class PoolTransport:
+    """Clients run in `num_workers` processes that stay for the whole run.
+
+    A worker that dies is replaced and its clients are asked again; a client on which workers die
+    twice is given up for the round.
+
+    Args:
+      clients: Everybody who can be asked.
+      make_runtime: Makes a worker's runtime, in the worker.
+      num_workers: Processes, ≥ 1.
+      start_method: How processes start: ``"fork"`` takes any Python object along; ``"spawn"`` needs
+        picklable ones; ``"auto"`` forks on Linux and spawns elsewhere.
+      note: Told in words of what a person should know.
+    """
+
+    def __init__(
+        self,
+        clients: Sequence[str],
+        make_runtime: Callable[[], ClientRuntime],
+        *,
+        num_workers: int,
+        start_method: StartMethod = "auto",
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        if num_workers < 1:
+            raise SettingError("workers", f"must be at least 1, got {num_workers}")
+        self._clients = clients
+        self._make_runtime = make_runtime
+        self._num_workers = num_workers
+        method = ("fork" if sys.platform == "linux" else "spawn") if start_method == "auto" else start_method
+        self._context = multiprocessing.get_context(method)
+        self._note = note
+        self._workers: list[_Worker] = []
+        self._outbox = Outbox()
+        self._phase_number = 0
+
+    @property
+    def clients(self) -> Sequence[str]:
+        """Everybody in the data set."""
+        return self._clients
+
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        """Process ids of the workers that run now."""
+        return tuple(worker.process.pid for worker in self._workers if worker.process.pid is not None)
+
+    def start(self) -> None:
+        """Start the workers, if they are not running yet."""
+        resource_tracker.ensure_running()  # before any child, so that all share one and nothing leaks on a kill
+        while len(self._workers) < self._num_workers:
+            self._workers.append(self._start_worker())
+
+    def exchange(self, phase: Phase, clients: Sequence[str]) -> Iterator[Reply]:
+        """Replies in the order of `clients`; at most a few per worker are held at a time."""
+        self.start()
+        self._phase_number += 1
+        parcel = self._outbox.pack(phase)
+        waiting, done = deque(clients), dict[str, Reply]()
+        deaths: dict[str, int] = {}
+        window = 2 * _AHEAD * self._num_workers
+        position, dispatched = 0, 0
+        complete = False
+        try:
+            while position < len(clients):
+                if clients[position] in done:
+                    yield done.pop(clients[position])
+                    position += 1
+                    continue
+                while waiting and dispatched - position < window and (worker := self._idlest()) is not None:
+                    self._assign(worker, waiting.popleft(), parcel)
+                    dispatched += 1
+                for reply in self._receive():
+                    done[reply.client] = reply
+                for lost in self._replace_dead(phase, deaths, done):
+                    waiting.appendleft(lost)
+                    dispatched -= 1
+            complete = True
+        finally:
+            if not complete:
+                self._stop_workers(at_once=True)  # somebody stopped listening; what they compute is of no use
+
+    def close(self) -> None:
+        """Stop the workers and remove the shared memory; safe to call twice."""
+        self._stop_workers(at_once=False)
+        self._outbox.close()
+
+    def _start_worker(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        inherited = [worker.connection for worker in self._workers] + [ours]
+        forked = self._context.get_start_method() == "fork"
+        process = self._context.Process(  # type: ignore[attr-defined]
+            target=serve,
+            args=(theirs, self._make_runtime),
+            kwargs={"num_slots": _AHEAD, "inherited": inherited if forked else []},
+            daemon=True,
+            name="hanse-worker",
+        )
+        try:
+            process.start()
+        except (AttributeError, TypeError) as error:
+            raise RunError(
+                f"a worker could not be started by `spawn`: {error}",
+                hint='what you bring must be picklable (no lambdas or local classes), or use start_method = "fork"',
+            ) from error
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _idlest(self) -> _Worker | None:
+        """The worker with the fewest assignments, if it has room for one more."""
+        worker = min(self._workers, key=lambda w: len(w.assigned))
+        return worker if worker.free_slots else None
+
+    def _assign(self, worker: _Worker, client: str, parcel: Parcel) -> None:
+        known = worker.phase_number == self._phase_number
+        slot = worker.free_slots.popleft()
+        worker.used_slots.append(slot)
+        worker.assigned.append(client)
+        worker.phase_number = self._phase_number
+        try:
+            worker.connection.send(Assignment(client, self._phase_number, None if known else parcel, slot))
+        except (BrokenPipeError, ConnectionResetError):
+            return  # it is dead; its sentinel says so next, and the client is asked again
+
+    def _receive(self) -> Iterator[Reply]:
+        """Wait until some worker answers or dies; yield what was answered."""
+        handles: list[Any] = [worker.connection for worker in self._workers]
+        handles += [worker.process.sentinel for worker in self._workers]
+        ready = set(mp_connection.wait(handles))
+        for worker in self._workers:
+            if worker.connection not in ready:
+                continue
+            try:
+                parcel: Parcel = worker.connection.recv()
+                reply: Reply = worker.inboxes[worker.used_slots[0]].unpack(parcel, copy=True)
+            except (EOFError, ConnectionResetError, FileNotFoundError):
+                continue  # it died; see _replace_dead
+            worker.assigned.popleft()
+            worker.free_slots.append(worker.used_slots.popleft())
+            yield reply
+
+    def _replace_dead(self, phase: Phase, deaths: dict[str, int], done: dict[str, Reply]) -> list[str]:
+        """Replace dead workers; returns their unanswered clients, the last one first."""
+        again: list[str] = []
+        for i, worker in enumerate(self._workers):
+            if worker.process.is_alive():
+                continue
+            worker.connection.close()
+            worker.release_memory(remove=True)
+            lost = list(worker.assigned)
+            if lost:
+                deaths[lost[0]] = deaths.get(lost[0], 0) + 1
+            code = worker.process.exitcode
+            self._note(f"a worker died (exit code {code}) on client {lost[0] if lost else 'none'}; it was replaced")
+            self._workers[i] = self._start_worker()
+            for client in reversed(lost):
+                if deaths.get(client, 0) >= _TRIES:
+                    error = WorkerLostError(
+                        f"client `{client}`: {_TRIES} workers died on it (last exit code {code})",
+                        hint="it may need more memory than there is; try fewer workers",
+                    )
+                    done[client] = failure(client, phase.round, error)
+                else:
+                    again.append(client)
+        return again
+
+    def _stop_workers(self, *, at_once: bool) -> None:
+        for worker in self._workers:
+            if at_once:
+                worker.process.terminate()
+            else:
+                try:
+                    worker.connection.send(None)
+                except (BrokenPipeError, ConnectionResetError):
+                    continue
+        for worker in self._workers:
+            worker.process.join(timeout=10)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            worker.connection.close()
+            worker.release_memory(remove=at_once)
+        self._workers.clear()

@@ -1,0 +1,386 @@
+"""`simulate`: a federated run on this machine, from Python objects."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hanse.core.errors import PipelineError, RunInterrupted, StorageError, TaskError
+from hanse.core.events import Noted, RunEnded, RunStarted, Sink, fan_out
+from hanse.core.messages import Statistics, Sums
+from hanse.core.params import Params
+from hanse.core.protocols import Strategy, Task
+from hanse.data.examples import Examples
+from hanse.data.federated import FederatedDataset
+from hanse.data.schema import DataSchema
+from hanse.pipeline.pipeline import Pipeline
+from hanse.pipeline.recipes import plain
+from hanse.rounds.event_log import EventLog
+from hanse.rounds.evaluation import CentralEvaluation
+from hanse.rounds.history import History, RunRecord, RunStatus
+from hanse.rounds.journal import FileJournal, Journal, MemoryJournal
+from hanse.rounds.loop import RunOutcome, RunParts, run_rounds
+from hanse.rounds.run_folder import CLIENTS, EVENTS, MODELS, locked, new_run_folder
+from hanse.rounds.selection import Everyone, Population, Selector, Uniform
+from hanse.rounds.settings import RoundSettings
+from hanse.rounds.tensor_files import save_model
+from hanse.rounds.versions import versions
+from hanse.simulation.engine import EngineSettings, RuntimeFactory, open_transport
+from hanse.simulation.stop_signal import stop_on_signal
+from hanse.trainers.auto import make_trainer
+from hanse.trainers.threads import limited_threads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """Everything that a simulated run is made of, ready to run.
+
+    Args:
+      dataset: Who holds what.
+      task: What is learned, bound to the data.
+      strategy: Update rule and local work.
+      pipeline: From single updates to one aggregate.
+      settings: What the round loop is told.
+      engine: How to simulate.
+      job: The job as plain values, for the record.
+    """
+
+    dataset: FederatedDataset
+    task: Task
+    strategy: Strategy[Any]
+    pipeline: Pipeline
+    settings: RoundSettings
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    job: Mapping[str, object] = field(default_factory=dict)
+
+    def population(self) -> Population:
+        """Everybody who may be selected."""
+        return Population(self.dataset.clients, self.dataset.sizes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedRun:
+    """A run that has ended.
+
+    Args:
+      record: Everything that is said about it.
+      params: The final model.
+      best: The model of the best round, where models were compared; else the final one.
+      statistics: What inputs are prepared with, where the task prepares them over the federation.
+    """
+
+    record: RunRecord
+    params: Params
+    best: Params
+    statistics: Statistics = field(default_factory=dict)
+
+    @property
+    def history(self) -> History:
+        """The committed rounds."""
+        return self.record.history
+
+
+def simulate(
+    dataset: FederatedDataset,
+    task: Any,
+    strategy: Strategy[Any],
+    *,
+    rounds: int = 10,
+    cohort: int | Selector | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    out: Path | str | None = None,
+    name: str = "run",
+) -> SimulatedRun:
+    """Run a federation on this machine and return what came of it.
+
+    Args:
+      dataset: Who holds what.
+      task: A task, or one that still has to be bound to the data (`hanse.tasks.Classification`, …).
+      strategy: For example `hanse.FedAvg()`.
+      rounds: Rounds, ≥ 1.
+      cohort: Clients a round, drawn uniformly; or a selector; everybody by default.
+      seed: Of all reproducible randomness.
+      workers: Processes that clients run in; 1 is this process.
+      out: Folder below which the run folder is made; None keeps nothing on disk.
+      name: The run folder's name.
+
+    Raises:
+      HanseError: One of the kinds in `hanse.core.errors`.
+
+    For everything else that can be set, build a `Simulation` and call `run_simulation`.
+    """
+    selector: Selector = Uniform(size=cohort) if isinstance(cohort, int) else cohort or Everyone()
+    bound = bind_task(task, dataset)
+    simulation = Simulation(
+        dataset=dataset,
+        task=bound,
+        strategy=strategy,
+        pipeline=plain(weighting=strategy.weighting),
+        settings=RoundSettings(rounds=rounds, seed=seed, cohort=selector),
+        engine=EngineSettings(workers=workers),
+    )
+    return run_simulation(simulation, folder=None if out is None else new_run_folder(Path(out), name), name=name)
+
+
+def bind_task(task: Any, dataset: FederatedDataset) -> Task:
+    """The task, bound to the data if it is not yet."""
+    bound: Task = task.bind(DataSchema.of(dataset)) if hasattr(task, "bind") else task
+    return bound
+
+
+def check_simulation(simulation: Simulation) -> None:
+    """Try the parts on each other before anything runs.
+
+    Raises:
+      HanseError: What does not fit, in a sentence.
+    """
+    simulation.settings.cohort.check(simulation.population())
+    if simulation.pipeline.weighting != simulation.strategy.weighting:
+        raise PipelineError(
+            f"the pipeline weighs clients by {simulation.pipeline.weighting}, "
+            f"the strategy by {simulation.strategy.weighting}"
+        )
+    _check_cohort(simulation)
+    _check_personal(simulation)
+    make_trainer(simulation.task, simulation.engine.trainer)
+    examples = first_examples(simulation.dataset, simulation.task)
+    simulation.task.check(examples.x, examples.y)
+
+
+def _check_cohort(simulation: Simulation) -> None:
+    most = getattr(simulation.strategy, "max_cohort", None)
+    size = getattr(simulation.settings.cohort, "size", len(simulation.dataset))
+    if most is not None and size > most:
+        raise PipelineError(
+            f"{type(simulation.strategy).__name__} takes at most {most} client(s) a round, the cohort has {size}",
+            hint=f'use cohort = {{ use = "cyclic", size = {most} }}',
+        )
+
+
+def _check_personal(simulation: Simulation) -> None:
+    patterns = simulation.strategy.local_work(1).personal
+    spec = simulation.task.init_params(simulation.settings.seed).spec
+    for pattern in patterns:
+        if not spec.matching((pattern,)):
+            names = ", ".join(tensor.name for tensor in spec.tensors[:12])
+            raise TaskError(f"personal: no tensor matches `{pattern}`", hint=f"the model has: {names}")
+
+
+def first_examples(dataset: FederatedDataset, task: Task, count: int = 4) -> Examples:
+    """A few examples of the first client that has any, as the model would see them.
+
+    Raises:
+      TaskError: No client holds an example.
+    """
+    for client in dataset.clients:
+        train = dataset.client(client).train
+        if len(train):
+            break
+    else:
+        raise TaskError("no client of this federation holds a training example")
+    few = train.take(slice(0, count))
+    if task.preprocess is None:
+        return few
+    return Examples(task.preprocess.apply(few.x, task.preprocess.local_statistics(train.x)), few.y)
+
+
+def run_simulation(
+    simulation: Simulation, *, folder: Path | None = None, name: str = "run", sinks: tuple[Sink, ...] = ()
+) -> SimulatedRun:
+    """Run, or go on with, a simulation.
+
+    Args:
+      simulation: What to run.
+      folder: The run folder, made already; a journal in it is gone on with. None keeps nothing on disk.
+      name: The run's name, where there is no folder.
+      sinks: Receive every event.
+
+    Raises:
+      RunInterrupted: Stopped by Ctrl-C or SIGTERM; resumable where there is a folder.
+      HanseError: One of the kinds in `hanse.core.errors`.
+    """
+    if folder is None:
+        with limited_threads(simulation.engine.trainer.threads):
+            return _Attempt(simulation, MemoryJournal(), None, name, fan_out(sinks)).run()
+    with locked(folder), limited_threads(simulation.engine.trainer.threads):
+        journal = FileJournal(folder)
+        try:
+            with EventLog(folder / EVENTS) as log:
+                return _Attempt(simulation, journal, folder, folder.name, fan_out((log, *sinks))).run()
+        finally:
+            journal.close()
+
+
+class _Attempt:
+    """One process's attempt at a run, from its start or from where the journal stands."""
+
+    def __init__(
+        self, simulation: Simulation, journal: Journal, folder: Path | None, name: str, emit: Sink
+    ) -> None:
+        self._simulation = simulation
+        self._journal = journal
+        self._folder = folder
+        self._name = name
+        self._emit = emit
+        self._began = time.perf_counter()
+        self._facts: dict[str, Any] = {}
+
+    def run(self) -> SimulatedRun:
+        check_simulation(self._simulation)
+        self._announce()
+        status: RunStatus = "failed"
+        try:
+            outcome = self._run_rounds()
+            status = outcome.status
+            return self._finished(outcome)
+        except (RunInterrupted, KeyboardInterrupt):
+            status = "interrupted"
+            raise
+        except StorageError:
+            status = "interrupted"  # nothing is lost: it can be resumed once the storage is there again
+            raise
+        finally:
+            self._close_facts(status)
+
+    def _run_rounds(self) -> RunOutcome:
+        simulation = self._simulation
+        kept_folder = None if self._folder is None else self._folder / CLIENTS
+
+        def make(kept: Any) -> RuntimeFactory:
+            return RuntimeFactory(
+                dataset=simulation.dataset,
+                task=simulation.task,
+                pipeline=simulation.pipeline,
+                seed=simulation.settings.seed,
+                kept=kept,
+                trainer=simulation.engine.trainer,
+            )
+
+        def note(message: str) -> None:
+            self._emit(Noted(message=message))
+
+        with (
+            open_transport(make, simulation.engine, kept_folder=kept_folder, note=note) as transport,
+            stop_on_signal() as stop_requested,
+        ):
+            parts = RunParts(
+                strategy=simulation.strategy,
+                task=simulation.task,
+                pipeline=simulation.pipeline,
+                transport=transport,
+                journal=self._journal,
+                population=simulation.population(),
+                central=self._central(),
+                held_out=simulation.dataset.held_out,
+            )
+            return run_rounds(parts, simulation.settings, emit=self._emit, stop_requested=stop_requested)
+
+    def _central(self) -> CentralEvaluation | None:
+        """Measures on the official test set, with a trainer of this process."""
+        test, task = self._simulation.dataset.central_test, self._simulation.task
+        if test is None or (task.preprocess is not None and task.preprocess.scope == "client"):
+            return None
+        trainer, chosen = make_trainer(task, self._simulation.engine.trainer)
+        self._emit(Noted(message=chosen))
+
+        def evaluate(params: Params, statistics: Statistics) -> Sums:
+            def read() -> Examples:
+                if task.preprocess is None:
+                    return test
+                return Examples(task.preprocess.apply(test.x, statistics), test.y)
+
+            return trainer.evaluate(params, ("", "central"), read)
+
+        return evaluate
+
+    def _announce(self) -> None:
+        simulation = self._simulation
+        spec = simulation.task.init_params(simulation.settings.seed).spec
+        last = self._journal.history(simulation.task.objective).last
+        self._facts = {
+            "status": "running",
+            "rounds": simulation.settings.rounds,
+            "objective": list(simulation.task.objective),
+            "num_parameters": spec.size,
+            "num_clients": len(simulation.dataset),
+            "job": dict(simulation.job),
+            "versions": versions(),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": 0.0,
+        }
+        if isinstance(self._journal, FileJournal):
+            before = self._journal.facts()
+            self._facts["started"] = before.get("started", self._facts["started"])
+            self._facts["seconds"] = before.get("seconds", 0.0)
+            self._journal.write_facts(self._facts)
+        self._emit(
+            RunStarted(
+                name=self._name,
+                rounds=simulation.settings.rounds,
+                first_round=1 if last is None else last.round + 1,
+                num_clients=len(simulation.dataset),
+                num_parameters=spec.size,
+                resumed=last is not None,
+            )
+        )
+
+    def _finished(self, outcome: RunOutcome) -> SimulatedRun:
+        best_round = outcome.history.best_round()
+        state = outcome.state
+        best = self._journal.state(state, best_round).params if best_round is not None else state.params
+        self._facts["model_sha256"] = state.params.sha256()
+        if self._folder is not None:
+            save_model(self._folder / MODELS / "last.safetensors", state.params)
+            save_model(self._folder / MODELS / "best.safetensors", best)
+        facts = self._facts
+        record = RunRecord(
+            name=self._name,
+            status=outcome.status,
+            path="" if self._folder is None else str(self._folder),
+            rounds_planned=facts["rounds"],
+            history=outcome.history,
+            model_sha256=facts["model_sha256"],
+            num_parameters=facts["num_parameters"],
+            num_clients=facts["num_clients"],
+            job=facts["job"],
+            versions=facts["versions"],
+            started=facts["started"],
+            seconds=facts["seconds"] + time.perf_counter() - self._began,
+        )
+        return SimulatedRun(
+            record=record, params=state.params, best=best, statistics=self._journal.statistics() or {}
+        )
+
+    def _close_facts(self, status: RunStatus) -> None:
+        """Say how the run ended; on a full disk nothing can be said, and the status shows as interrupted."""
+        seconds = time.perf_counter() - self._began
+        self._facts["status"] = status
+        self._facts["seconds"] += seconds
+        rounds = self._journal.history(self._simulation.task.objective).last
+        ended = RunEnded(
+            name=self._name,
+            status=status,
+            rounds=0 if rounds is None else rounds.round,
+            model_sha256=self._facts.get("model_sha256", ""),
+            seconds=self._facts["seconds"],
+        )
+        with _tolerant():
+            if isinstance(self._journal, FileJournal):
+                self._journal.write_facts(self._facts)
+        with _tolerant():
+            self._emit(ended)
+
+
+@contextmanager
+def _tolerant() -> Iterator[None]:
+    """Let a storage error pass: another one is on its way already."""
+    try:
+        yield
+    except StorageError:
+        return

@@ -1,0 +1,86 @@
+"""A worker process of the pool: resident trainer, one client at a time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from hanse.core.messages import Phase
+from hanse.rounds.client_runtime import ClientRuntime, failure
+from hanse.simulation.shared_messages import Inbox, Outbox, Parcel
+
+_PARENT_CHECK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One client to answer for.
+
+    Args:
+      client: Who.
+      phase_number: Which exchange this belongs to.
+      phase: The phase itself, where the worker has not seen it yet.
+      slot: Which of the worker's outboxes to answer in.
+    """
+
+    client: str
+    phase_number: int
+    phase: Parcel | None
+    slot: int
+
+
+def serve(
+    connection: Connection,
+    make_runtime: Callable[[], ClientRuntime],
+    *,
+    num_slots: int,
+    inherited: Sequence[Connection],
+) -> None:
+    """Answer assignments until the connection closes or the parent is gone.
+
+    Args:
+      connection: To the parent: `Assignment`s in, `Parcel`s out, None to stop.
+      make_runtime: Makes the runtime, with a trainer of this worker's own.
+      num_slots: Outboxes; the parent leaves an answer in one until it has read it.
+      inherited: The parent's ends of connections, which a forked child must not hold open.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that shared memory is removed on the way out
+    for end in inherited:
+        end.close()
+    parent = os.getppid()
+    inbox, outboxes = Inbox(), [Outbox() for _ in range(num_slots)]
+    try:
+        runtime = make_runtime()
+        phase: Phase | None = None
+        while True:
+            assignment = _next(connection, parent)
+            if assignment is None:
+                return
+            if assignment.phase is not None:
+                phase = inbox.unpack(assignment.phase, copy=False)
+            assert phase is not None
+            try:
+                (reply,) = runtime.answer(phase, [assignment.client])
+            except Exception as error:  # noqa: BLE001 - whatever escapes the runtime costs this client, not the worker
+                reply = failure(assignment.client, phase.round, error)
+            connection.send(outboxes[assignment.slot].pack(reply))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the parent is gone, or has let go of this worker
+    finally:
+        phase = None
+        inbox.close()
+        for outbox in outboxes:
+            outbox.close()
+
+
+def _next(connection: Connection, parent: int) -> Assignment | None:
+    while not connection.poll(_PARENT_CHECK_SECONDS):
+        if os.getppid() != parent:
+            return None
+    assignment: Assignment | None = connection.recv()
+    return assignment
