@@ -14,10 +14,22 @@ from hanse.data.dataset import Dataset
 from hanse.data.partition.base import Partitioner
 
 SETS: Mapping[str, str] = {
+    "a9a": "hanse.data.sets.a9a:a9a",
+    "adult": "hanse.data.sets.adult:adult",
+    "ai4i": "hanse.data.sets.ai4i:ai4i",
     "breast_cancer": "hanse.data.sets.bundled:breast_cancer",
+    "cifar10": "hanse.data.sets.cifar10:cifar10",
+    "citylearn": "hanse.data.sets.citylearn:citylearn",
+    "cmapss": "hanse.data.sets.cmapss:cmapss",
+    "default_credit": "hanse.data.sets.default_credit:default_credit",
     "diabetes": "hanse.data.sets.bundled:diabetes",
     "digits": "hanse.data.sets.bundled:digits",
+    "fate": "hanse.data.sets.fate:fate",
+    "heart_disease": "hanse.data.sets.heart_disease:heart_disease",
+    "image_folder": "hanse.data.sets.own:image_folder",
     "mnist": "hanse.data.sets.mnist:mnist",
+    "shakespeare": "hanse.data.sets.shakespeare:shakespeare",
+    "table": "hanse.data.sets.own:table",
     "wine": "hanse.data.sets.bundled:wine",
 }
 """Name to ``module:function``; each function takes keyword arguments and returns a `Dataset`."""
