@@ -4,39 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from hanse.core.errors import DataError
-from hanse.core.randomness import stream
+from hanse.core.errors import DataError, did_you_mean
 from hanse.data.dataset import Dataset
 from hanse.data.examples import Examples
 from hanse.data.partition.base import Partition
+from hanse.data.split import Split, SplitName, held_back, split_positions
 
-SplitName = Literal["train", "validation", "test"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """Fractions of each client's rows kept back from training; what is left is trained on.
-
-    Args:
-      validation: Fraction in [0, 1), dimensionless.
-      test: Fraction in [0, 1), dimensionless; `validation + test < 1`.
-      stratify: Keep each client's class proportions in every part, as far as whole rows allow.
-    """
-
-    validation: float = 0.0
-    test: float = 0.0
-    stratify: bool = True
-
-    def __post_init__(self) -> None:
-        if not (self.validation >= 0 and self.test >= 0 and self.validation + self.test < 1):
-            raise DataError(
-                f"a split into validation = {self.validation} and test = {self.test} leaves nothing to train on",
-                hint="both are fractions from 0 to 1, and together less than 1",
-            )
+__all__ = ["ClientData", "FederatedDataset", "Split", "SplitName", "split_positions"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +38,14 @@ class FederatedDataset:
 
     Args:
       clients: Client ids, in order.
-      sizes: Training rows of each client (before `read` is called): `[num_clients]`.
+      sizes: Training rows of each client: `[num_clients]` of int64.
       read: Makes one client's data; called each time the client is asked for.
       dataset: The data set that was shared out, or None for data that came per client.
+      central_test: Examples that the server may test on, or None.
+      partition: Who holds which rows of `dataset`, where that is how it came about.
+
+    Raises:
+      DataError: There is no client, or an id stands twice.
     """
 
     def __init__(
@@ -74,6 +56,7 @@ class FederatedDataset:
         *,
         dataset: Dataset | None = None,
         central_test: Examples | None = None,
+        partition: Partition | None = None,
     ) -> None:
         if not len(clients):
             raise DataError("a federation needs at least one client")
@@ -81,6 +64,7 @@ class FederatedDataset:
         self.sizes = sizes
         self.dataset = dataset
         self.central_test = central_test
+        self.shared_out = partition
         self._read = read
         self._position = {client: i for i, client in enumerate(clients)}
         if len(self._position) != len(clients):
@@ -92,21 +76,19 @@ class FederatedDataset:
     ) -> FederatedDataset:
         """Share `dataset` out as `partition` says; each client's rows are split by `split`.
 
-        The official test set of `dataset`, if any, becomes `central_test`.
+        The official test set of `dataset`, if any, becomes `central_test`. Where the partition gives
+        clients test rows of their own, a client's test part is what `split` keeps back and then those.
         """
         chosen = split or Split()
-
-        def read(client: str) -> ClientData:
-            rows = partition.rows_of(client)
-            parts = _split_rows(rows, dataset, chosen, seed, client)
-            examples = [dataset.train.take(part) for part in parts]
-            if partition.transform is not None:
-                examples = [partition.transform(client, part) for part in examples]
-            return ClientData(client, *examples)
-
-        kept = 1 - chosen.validation - chosen.test
-        sizes = partition.sizes if kept == 1 else np.rint(partition.sizes * kept).astype(np.int64)
-        return cls(partition.clients, sizes, read, dataset=dataset, central_test=dataset.test)
+        _check_rows(partition.rows, len(dataset.train), dataset.name)
+        return cls(
+            partition.clients,
+            _training_sizes(partition.sizes, chosen),
+            _PartitionReader(dataset, partition, chosen, seed),
+            dataset=dataset,
+            central_test=dataset.test,
+            partition=partition,
+        )
 
     @classmethod
     def from_clients(
@@ -114,7 +96,7 @@ class FederatedDataset:
     ) -> FederatedDataset:
         """From data that each client brings already split."""
         sizes = np.array([len(data.train) for data in clients.values()], dtype=np.int64)
-        return cls(list(clients), sizes, clients.__getitem__, dataset=dataset, central_test=central_test)
+        return cls(list(clients), sizes, dict(clients).__getitem__, dataset=dataset, central_test=central_test)
 
     @classmethod
     def from_arrays(
@@ -125,18 +107,12 @@ class FederatedDataset:
         seed: int = 0,
         central_test: Examples | None = None,
     ) -> FederatedDataset:
-        """From one pair `(x, y)` for each client, split by `split`."""
+        """From one pair `(x, y)` for each client, split by `split`; whole-number targets are kept in proportion."""
         data = {client: Examples(np.asarray(x), np.asarray(y)) for client, (x, y) in arrays.items()}
         chosen = split or Split()
-
-        def read(client: str) -> ClientData:
-            own = data[client]
-            labels = own.y if own.y.ndim == 1 and own.y.dtype.kind in "iu" else None
-            parts = split_positions(len(own), labels, chosen, seed, client)
-            return ClientData(client, *(own.take(part) for part in parts))
-
-        sizes = np.array([len(own) for own in data.values()], dtype=np.int64)
-        return cls(list(data), sizes, read, central_test=central_test)
+        rows = np.array([len(own) for own in data.values()], dtype=np.int64)
+        reader = _ArraysReader(data, chosen, seed)
+        return cls(list(data), _training_sizes(rows, chosen), reader, central_test=central_test)
 
     def __len__(self) -> int:
         return len(self.clients)
@@ -150,67 +126,99 @@ class FederatedDataset:
         Raises:
           DataError: No client of that id.
         """
-        if client not in self._position:
-            raise DataError(f"no client `{client}` in this federation of {len(self)}")
+        self._where(client)
         return self._read(client)
 
     def num_examples(self, client: str) -> int:
-        """Training rows of one client (to the rounding of its split), without reading them."""
-        return int(self.sizes[self._position[client]])
+        """Training rows of one client, without reading them.
+
+        Raises:
+          DataError: No client of that id.
+        """
+        return int(self.sizes[self._where(client)])
 
     def pooled(self, name: str = "pooled") -> FederatedDataset:
         """One client that holds everybody's rows: the federation that nobody may build, as a baseline."""
-
-        def read(_: str) -> ClientData:
-            everyone = [self.client(client) for client in self.clients]
-            join = Examples.concatenate
-            return ClientData(
-                name,
-                join([d.train for d in everyone]),
-                join([d.validation for d in everyone]),
-                join([d.test for d in everyone]),
-            )
-
         total = np.array([int(np.sum(self.sizes))], dtype=np.int64)
-        return FederatedDataset([name], total, read, dataset=self.dataset, central_test=self.central_test)
+        reader = _PooledReader(self.clients, self._read, name)
+        return FederatedDataset([name], total, reader, dataset=self.dataset, central_test=self.central_test)
+
+    def _where(self, client: str) -> int:
+        try:
+            return self._position[client]
+        except KeyError:
+            few = len(self) <= 100
+            hint = did_you_mean(client, self.clients) if few else f"ids look like `{self.clients[0]}`"
+            raise DataError(f"no client `{client}` in this federation of {len(self):,}", hint=hint) from None
 
 
-def _split_rows(
-    rows: np.ndarray, dataset: Dataset, split: Split, seed: int, client: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    classes = dataset.train.y[rows] if dataset.target == "classes" and split.stratify else None
-    train, validation, test = split_positions(len(rows), classes, split, seed, client)
-    return rows[train], rows[validation], rows[test]
+# Readers are values and not closures, so that a federation can be sent to another process.
 
 
-def split_positions(
-    count: int, labels: np.ndarray | None, split: Split, seed: int, client: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions `0 … count-1` in three parts, each sorted.
+@dataclass(frozen=True, eq=False)
+class _PartitionReader:
+    dataset: Dataset
+    partition: Partition
+    split: Split
+    seed: int
 
-    With `labels` the parts keep the classes' proportions: rows are shuffled, ordered by class, and
-    every part takes evenly spaced ones. A client with one example keeps it for training.
-    """
-    everything = np.arange(count)
-    none = everything[:0]
-    if split.validation == 0 and split.test == 0:
-        return everything, none, none
-    order = stream(seed, "split", client).permutation(count)
-    if labels is not None and split.stratify:
-        order = order[np.argsort(labels[order], kind="stable")]
-    num_validation, num_test = round(count * split.validation), round(count * split.test)
-    if count and num_validation + num_test >= count:
-        num_validation, num_test = (0, count - 1) if num_test else (count - 1, 0)
-    held = _evenly_spaced(count, num_validation + num_test)
-    in_test = np.zeros(len(held), dtype=bool)
-    in_test[_evenly_spaced(len(held), num_test)] = True
-    mask = np.ones(count, dtype=bool)
-    mask[held] = False
-    return np.sort(order[mask]), np.sort(order[held[~in_test]]), np.sort(order[held[in_test]])
+    def __call__(self, client: str) -> ClientData:
+        rows = self.partition.rows_of(client)
+        data, transform = self.dataset, self.partition.transform
+        labels = data.train.y[rows] if data.target == "classes" and data.train.y.ndim == 1 else None
+        positions = split_positions(len(rows), labels, self.split, self.seed, client)
+        own_test = self.partition.test_rows_of(client)
+        if transform is None:
+            train, validation, test = (data.train.take(rows[part]) for part in positions)
+            if len(own_test) and data.test is not None:
+                test = Examples.concatenate([test, data.test.take(own_test)])
+            return ClientData(client, train, validation, test)
+        # one call for all rows of the client: noise drawn per part would repeat itself in every part
+        everything = data.train.take(rows)
+        if len(own_test) and data.test is not None:
+            everything = Examples.concatenate([everything, data.test.take(own_test)])
+        changed = transform(client, everything)
+        train, validation, test = (changed.take(part) for part in positions)
+        if len(own_test):
+            test = Examples.concatenate([test, changed.take(slice(len(rows), None))])
+        return ClientData(client, train, validation, test)
 
 
-def _evenly_spaced(count: int, wanted: int) -> np.ndarray:
-    """`wanted` distinct positions in `0 … count-1`, evenly spaced."""
-    if wanted <= 0:
-        return np.zeros(0, dtype=np.int64)
-    return ((np.arange(wanted) + 0.5) * count / wanted).astype(np.int64)
+@dataclass(frozen=True, eq=False)
+class _ArraysReader:
+    data: Mapping[str, Examples]
+    split: Split
+    seed: int
+
+    def __call__(self, client: str) -> ClientData:
+        own = self.data[client]
+        labels = own.y if own.y.ndim == 1 and own.y.dtype.kind in "iu" else None
+        parts = split_positions(len(own), labels, self.split, self.seed, client)
+        return ClientData(client, *(own.take(part) for part in parts))
+
+
+@dataclass(frozen=True, eq=False)
+class _PooledReader:
+    clients: Sequence[str]
+    read: Callable[[str], ClientData]
+    name: str
+
+    def __call__(self, _: str) -> ClientData:
+        everyone = [self.read(client) for client in self.clients]
+        join = Examples.concatenate
+        return ClientData(
+            self.name,
+            join([d.train for d in everyone]),
+            join([d.validation for d in everyone]),
+            join([d.test for d in everyone]),
+        )
+
+
+def _training_sizes(rows: np.ndarray, split: Split) -> np.ndarray:
+    validation, test = held_back(rows, split)
+    return np.asarray(rows - validation - test)
+
+
+def _check_rows(rows: np.ndarray, count: int, name: str) -> None:
+    if len(rows) and (rows.min() < 0 or rows.max() >= count):
+        raise DataError(f"a partition names row {int(rows.max())}, but data set `{name}` has {count} training rows")
