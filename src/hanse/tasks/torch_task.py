@@ -19,8 +19,8 @@ from hanse.core.protocols import Preprocess
 from hanse.core.randomness import derive_seed
 from hanse.tasks.expectations import Expectation
 
-Kind = Literal["number", "index"]
-"""Numbers of the task's `dtype`, or whole numbers (classes, tokens) as int64."""
+Kind = Literal["number", "index", "as_given"]
+"""Numbers of the task's `dtype`; whole numbers (classes, tokens) as int64; or which of the two the array holds."""
 
 _TRIED_EXAMPLES = 4
 
@@ -85,7 +85,7 @@ class TorchTask:
 
         PyTorch's own memory is aligned to 64 bytes, which NumPy's is not and fast kernels want.
         """
-        return _tensor(x, self._dtype_of(self.input_kind)), _tensor(y, self._dtype_of(self.target_kind))
+        return _tensor(x, self._dtype_of(self.input_kind, x)), _tensor(y, self._dtype_of(self.target_kind, y))
 
     def sums(self, measured: Mapping[str, Tensor]) -> dict[str, float]:
         """What `measure` returned, added up over batches, as floats: `[C]` tensors become `name/0`, `name/1`, ….
@@ -150,10 +150,14 @@ class TorchTask:
         with torch.random.fork_rng(devices=[]):
             # not torch.manual_seed, which would reseed every GPU as well
             torch.default_generator.manual_seed(seed)
-            return self.build().to(dtype=getattr(torch, self.dtype))
+            module = _attempt("function that makes the model", self.build)
+        if not isinstance(module, nn.Module):
+            raise TaskError(f"the function that makes the model returned {type(module).__name__}; wanted an nn.Module")
+        return module.to(dtype=getattr(torch, self.dtype))
 
-    def _dtype_of(self, kind: Kind) -> torch.dtype:
-        found: torch.dtype = torch.int64 if kind == "index" else getattr(torch, self.dtype)
+    def _dtype_of(self, kind: Kind, array: np.ndarray) -> torch.dtype:
+        whole = kind == "index" or (kind == "as_given" and array.dtype.kind in "iub")
+        found: torch.dtype = torch.int64 if whole else getattr(torch, self.dtype)
         return found
 
 
