@@ -1,0 +1,138 @@
+"""Additive sums of one batch, as tensors: cheap enough for every batch, and without a wait for the device.
+
+A measure is called as `measure(outputs, targets)` and returns small float64 tensors that add up over batches;
+`TorchTask.sums` turns their total into floats once, at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from hanse.tasks.losses import Loss, wide
+from hanse.tasks.metrics import EXTRA, MAX_COUNTED_CLASSES
+
+PerExample = Callable[[Tensor, Tensor], Tensor]
+"""A metric of one's own: `(outputs, targets)` to one value an example, `[n]`, or to their mean, 0-d."""
+
+
+@dataclass(frozen=True)
+class ClassMeasure:
+    """`loss`, `count`, `correct`, and for few classes `tp`, `fp`, `fn` of shape `[C]`.
+
+    Args:
+      loss: The training loss.
+      binary: Outputs are one logit an example instead of one for each class.
+    """
+
+    loss: Loss
+    binary: bool = False
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Outputs `[n, C]` (or `[n]`, `[n, 1]` where binary) and labels `[n]`."""
+        total = self.loss.total(outputs, targets)
+        if self.binary:
+            predicted, num_classes = (outputs.reshape(targets.shape) > 0).long(), 2
+        else:
+            predicted, num_classes = outputs.argmax(1), outputs.shape[1]
+        found = {"loss": total, "count": _count(targets.numel(), total)}
+        if num_classes > MAX_COUNTED_CLASSES:
+            return found | {"correct": (predicted == targets).sum().to(total.dtype)}
+        hits, false_alarms, misses = _class_counts(predicted, targets, num_classes)
+        return found | {"correct": hits.sum(), "tp": hits, "fp": false_alarms, "fn": misses}
+
+
+@dataclass(frozen=True)
+class TokenMeasure:
+    """`loss`, `correct` and `count` over tokens."""
+
+    loss: Loss
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Outputs `[n, T, V]` and tokens `[n, T]`."""
+        total = self.loss.total(outputs, targets)
+        correct = (outputs.argmax(-1) == targets).sum().to(total.dtype)
+        return {"loss": total, "count": _count(targets.numel(), total), "correct": correct}
+
+
+@dataclass(frozen=True)
+class NumberMeasure:
+    """`loss`, `count`, and `squared_error`, `absolute_error`, `y`, `y_squared` in the targets' own units.
+
+    Args:
+      loss: The training loss.
+      offset: What is added to scaled outputs, in the targets' unit.
+      scale: What outputs are multiplied by first.
+    """
+
+    loss: Loss
+    offset: float = 0.0
+    scale: float = 1.0
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Outputs with as many numbers as the targets `[n, ...]`."""
+        total = self.loss.total(outputs, targets)
+        rows = len(targets)
+        wanted = targets.to(total.dtype).reshape(rows, -1) if rows else targets.to(total.dtype).reshape(0, 1)
+        given = outputs.to(total.dtype).reshape(wanted.shape) * self.scale + self.offset
+        error = given - wanted
+        found = {
+            "squared_error": error.square().sum(0),
+            "absolute_error": error.abs().sum(0),
+            "y": wanted.sum(0),
+            "y_squared": wanted.square().sum(0),
+        }
+        if wanted.shape[1] == 1:
+            found = {name: value.squeeze(0) for name, value in found.items()}
+        return {"loss": total, "count": _count(rows, total), **found}
+
+
+@dataclass(frozen=True)
+class LossMeasure:
+    """`loss` and `count` alone, for a loss that says nothing about what the targets are."""
+
+    loss: Loss
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Whatever the loss takes."""
+        total = self.loss.total(outputs, targets)
+        return {"loss": total, "count": _count(len(targets), total)}
+
+
+@dataclass(frozen=True)
+class WithExtra:
+    """Another measure, and a user's own metrics beside it as sums `mean/NAME`."""
+
+    measure: Callable[[Tensor, Tensor], dict[str, Tensor]]
+    extra: Mapping[str, PerExample] = field(default_factory=dict)
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """What both say."""
+        found = self.measure(outputs, targets)
+        count, kind = found["count"], found["loss"].dtype
+        for name, metric in self.extra.items():
+            value = metric(outputs, targets)
+            found[EXTRA + name] = value.sum(dtype=kind) if value.ndim else value.to(kind) * count
+        return found
+
+
+def _count(number: int, like: Tensor) -> Tensor:
+    return torch.full((), float(number), dtype=like.dtype, device=like.device)
+
+
+def _class_counts(predicted: Tensor, targets: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """True positives, false positives and false negatives of each class, `[C]` in float64."""
+    kind = wide(targets)
+    if targets.device.type == "cpu":
+        pairs = targets.reshape(-1) * num_classes + predicted.reshape(-1)
+        table = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes).to(kind)
+        hits = table.diagonal()
+        return hits, table.sum(0) - hits, table.sum(1) - hits
+    # elsewhere `bincount` makes the caller wait for the device to learn how long its result is
+    labels = torch.arange(num_classes, device=targets.device).unsqueeze(1)
+    chosen, true = predicted.reshape(1, -1) == labels, targets.reshape(1, -1) == labels
+    hits = (chosen & true).sum(1).to(kind)
+    return hits, chosen.sum(1).to(kind) - hits, true.sum(1).to(kind) - hits

@@ -1,0 +1,52 @@
+"""`PlainTask`: a task that trains by itself, without a framework of ours; what the plain trainer asks for."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from hanse.core.errors import TaskError
+from hanse.core.local_work import LocalWork
+from hanse.core.messages import Sums
+from hanse.core.params import Params
+from hanse.core.protocols import Task
+
+
+@runtime_checkable
+class PlainTask(Task, Protocol):
+    """A task that trains and evaluates by itself."""
+
+    def train_plain(
+        self, params: Params, x: np.ndarray, y: np.ndarray, work: LocalWork, seed: int
+    ) -> tuple[Params, Sums, int]:
+        """Train on a client's examples, at least one.
+
+        Returns:
+          The new parameters (those given stay as they are), additive training sums, and steps taken.
+        """
+        ...
+
+    def evaluate_plain(self, params: Params, x: np.ndarray, y: np.ndarray) -> Sums:
+        """Additive sums over the examples, of which there may be none (then `count` is 0)."""
+        ...
+
+
+def refuse_gradient_work(work: LocalWork, who: str) -> None:
+    """Refuse local work that asks for gradients, which a task that trains by itself does not show.
+
+    Raises:
+      TaskError: Names the setting.
+    """
+    asked = {
+        "a gradient instead of a delta": work.upload == "gradient",
+        "a correction of each gradient": work.correction is not None,
+        "a bound on gradients (`max_grad_norm`)": work.max_grad_norm is not None,
+        "gradients averaged over batches (`accumulate`)": work.accumulate > 1,
+    }
+    for thing, wanted in asked.items():
+        if wanted:
+            raise TaskError(
+                f"the local work asks for {thing}; {who} trains by itself and shows no gradients",
+                hint="use FedAvg, or a task with a PyTorch model",
+            )
