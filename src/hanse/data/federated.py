@@ -43,6 +43,7 @@ class FederatedDataset:
       dataset: The data set that was shared out, or None for data that came per client.
       central_test: Examples that the server may test on, or None.
       partition: Who holds which rows of `dataset`, where that is how it came about.
+      held_out: Which parts clients keep back from training.
 
     Raises:
       DataError: There is no client, or an id stands twice.
@@ -57,6 +58,7 @@ class FederatedDataset:
         dataset: Dataset | None = None,
         central_test: Examples | None = None,
         partition: Partition | None = None,
+        held_out: frozenset[SplitName] = frozenset(),
     ) -> None:
         if not len(clients):
             raise DataError("a federation needs at least one client")
@@ -65,6 +67,7 @@ class FederatedDataset:
         self.dataset = dataset
         self.central_test = central_test
         self.shared_out = partition
+        self.held_out = held_out
         self._read = read
         self._position = {client: i for i, client in enumerate(clients)}
         if len(self._position) != len(clients):
@@ -88,6 +91,7 @@ class FederatedDataset:
             dataset=dataset,
             central_test=dataset.test,
             partition=partition,
+            held_out=chosen.held_out | (frozenset() if partition.test_rows is None else frozenset[SplitName]({"test"})),
         )
 
     @classmethod
@@ -96,7 +100,10 @@ class FederatedDataset:
     ) -> FederatedDataset:
         """From data that each client brings already split."""
         sizes = np.array([len(data.train) for data in clients.values()], dtype=np.int64)
-        return cls(list(clients), sizes, dict(clients).__getitem__, dataset=dataset, central_test=central_test)
+        names: tuple[SplitName, ...] = ("validation", "test")
+        held_out = frozenset(name for name in names if any(len(data.part(name)) for data in clients.values()))
+        read = dict(clients).__getitem__
+        return cls(list(clients), sizes, read, dataset=dataset, central_test=central_test, held_out=held_out)
 
     @classmethod
     def from_arrays(
@@ -112,7 +119,8 @@ class FederatedDataset:
         chosen = split or Split()
         rows = np.array([len(own) for own in data.values()], dtype=np.int64)
         reader = _ArraysReader(data, chosen, seed)
-        return cls(list(data), _training_sizes(rows, chosen), reader, central_test=central_test)
+        sizes = _training_sizes(rows, chosen)
+        return cls(list(data), sizes, reader, central_test=central_test, held_out=chosen.held_out)
 
     def __len__(self) -> int:
         return len(self.clients)
@@ -141,7 +149,9 @@ class FederatedDataset:
         """One client that holds everybody's rows: the federation that nobody may build, as a baseline."""
         total = np.array([int(np.sum(self.sizes))], dtype=np.int64)
         reader = _PooledReader(self.clients, self._read, name)
-        return FederatedDataset([name], total, reader, dataset=self.dataset, central_test=self.central_test)
+        return FederatedDataset(
+            [name], total, reader, dataset=self.dataset, central_test=self.central_test, held_out=self.held_out
+        )
 
     def _where(self, client: str) -> int:
         try:

@@ -38,6 +38,12 @@ class Split:
             )
 
     @property
+    def held_out(self) -> frozenset[SplitName]:
+        """The parts that clients keep back."""
+        fractions: dict[SplitName, float] = {"validation": self.validation, "test": self.test}
+        return frozenset(name for name, fraction in fractions.items() if fraction > 0)
+
+    @property
     def keeps_all(self) -> bool:
         """Whether every row is trained on."""
         return self.validation == 0 and self.test == 0

@@ -36,6 +36,16 @@ def add_sums(parts: Iterable[Sums]) -> dict[str, float]:
     return total
 
 
+def means(sums: Sums) -> dict[str, float]:
+    """Each sum over the count; empty where nothing was counted.
+
+    >>> means({"count": 4.0, "loss": 2.0})
+    {'loss': 0.5}
+    """
+    count = sums.get("count", 0.0)
+    return {name: value / count for name, value in sums.items() if name != "count"} if count else {}
+
+
 def clients_to_evaluate(
     settings: EvaluateSettings, everyone: Sequence[str], cohort: Sequence[str], *, seed: int, held_out: bool
 ) -> Sequence[str]:

@@ -31,7 +31,14 @@ from hanse.core.randomness import stream
 from hanse.data.federated import SplitName
 from hanse.pipeline.pipeline import Pipeline
 from hanse.rounds.client_runtime import failure
-from hanse.rounds.evaluation import CentralEvaluation, FederatedScores, add_sums, clients_to_evaluate, score_clients
+from hanse.rounds.evaluation import (
+    CentralEvaluation,
+    FederatedScores,
+    add_sums,
+    clients_to_evaluate,
+    means,
+    score_clients,
+)
 from hanse.rounds.history import FailureRecord, History, Metrics, RoundRecord
 from hanse.rounds.journal import Journal
 from hanse.rounds.selection import Population
@@ -204,7 +211,7 @@ class _Loop:
             failures=tuple(collected.failures),
             num_updates=collected.num_updates,
             num_examples=0 if note else collected.num_examples,
-            train=parts.task.metrics(collected.sums) if collected.sums else {},
+            train=means(collected.sums),
             bytes_down=broadcast.nbytes * len(cohort),
             bytes_up=collected.bytes_up,
             note=note,

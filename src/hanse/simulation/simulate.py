@@ -20,8 +20,8 @@ from hanse.data.federated import FederatedDataset
 from hanse.data.schema import DataSchema
 from hanse.pipeline.pipeline import Pipeline
 from hanse.pipeline.recipes import plain
-from hanse.rounds.event_log import EventLog
 from hanse.rounds.evaluation import CentralEvaluation
+from hanse.rounds.event_log import EventLog
 from hanse.rounds.history import History, RunRecord, RunStatus
 from hanse.rounds.journal import FileJournal, Journal, MemoryJournal
 from hanse.rounds.loop import RunOutcome, RunParts, run_rounds
@@ -220,9 +220,7 @@ def run_simulation(
 class _Attempt:
     """One process's attempt at a run, from its start or from where the journal stands."""
 
-    def __init__(
-        self, simulation: Simulation, journal: Journal, folder: Path | None, name: str, emit: Sink
-    ) -> None:
+    def __init__(self, simulation: Simulation, journal: Journal, folder: Path | None, name: str, emit: Sink) -> None:
         self._simulation = simulation
         self._journal = journal
         self._folder = folder
@@ -353,9 +351,7 @@ class _Attempt:
             started=facts["started"],
             seconds=facts["seconds"] + time.perf_counter() - self._began,
         )
-        return SimulatedRun(
-            record=record, params=state.params, best=best, statistics=self._journal.statistics() or {}
-        )
+        return SimulatedRun(record=record, params=state.params, best=best, statistics=self._journal.statistics() or {})
 
     def _close_facts(self, status: RunStatus) -> None:
         """Say how the run ended; on a full disk nothing can be said, and the status shows as interrupted."""

@@ -58,6 +58,10 @@ class ResidentTask(Protocol):
         """`(outputs, targets)` to additive sums."""
         ...
 
+    def sums(self, measured: Mapping[str, Tensor]) -> Sums:
+        """What `measure` returned, added up over batches, as floats."""
+        ...
+
 
 class ResidentTrainer:
     """Trains clients one after another in one module.
@@ -121,10 +125,9 @@ class ResidentTrainer:
         with torch.inference_mode(), self._autocast():
             for inputs, targets in zip(torch.split(x, batch), torch.split(y, batch), strict=True):
                 for name, value in self._task.measure(self._module(inputs), targets).items():
-                    wide = value.to(torch.float64)
-                    total[name] = total[name] + wide if name in total else wide
+                    total[name] = total[name] + value if name in total else value
         self._module.train()
-        return {name: float(value) for name, value in total.items()}
+        return self._task.sums(total)
 
     def _train_one(self, work: LocalWork, round_number: int, job: LocalJob) -> LocalResult:
         began = time.perf_counter()
