@@ -1,0 +1,253 @@
+"""Tables on the terminal: what a run found, runs side by side, and whether joining is worth it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from hanse.core.units import format_bytes, format_count, format_gain, format_metric, format_seconds, plural
+from hanse.plots.spread import spread_of
+from hanse.report.sections import best_of, headline
+from hanse.report.verdict import judge
+from hanse.rounds.history import Comparison, RunRecord
+
+MOST_CLIENTS = 30
+"""So many clients get a row; of more, those with the largest losses and gains."""
+
+_STATUS_STYLES = {
+    "finished": "green",
+    "stopped early": "green",
+    "running": "cyan",
+    "interrupted": "yellow",
+    "failed": "red",
+}
+
+
+def comparison_table(comparison: Comparison) -> RenderableType:
+    """Is it worth joining? Each client's models beside each other, the best in bold, and the answer in words.
+
+    Args:
+      comparison: One metric under several models.
+    """
+    verdict = judge(comparison)
+    names = tuple(comparison.columns)
+    metric = comparison.metric.replace("_", " ")
+    table = _table(f"Is it worth joining? ({metric} on held-out examples)")
+    _columns(table, "client", "held out", *names, "gain")
+    shown = _shown(comparison)
+    hidden = len(comparison.clients) - len(shown)
+    for position, index in enumerate(shown):
+        if hidden and position == len(shown) // 2:
+            table.add_row(Text(f"… {plural(hidden, 'client')} between", style="dim"))
+        values = [comparison.columns[name][index] for name in names]
+        gain = verdict.clients[index].gain if verdict.clients else None
+        mark = " *" if verdict.clients and verdict.clients[index].by_chance else ""
+        table.add_row(
+            Text(comparison.clients[index]),
+            format_count(comparison.num_examples[index]),
+            *_values(comparison, values),
+            _gain_text(comparison.metric, gain, mark),
+        )
+    if comparison.overall:
+        table.add_section()
+        overall = [comparison.overall.get(name) for name in names]
+        table.add_row(
+            Text("all", style="bold"),
+            format_count(sum(comparison.num_examples)),
+            *_values(comparison, overall),
+            _gain_text(comparison.metric, verdict.gain, ""),
+        )
+    parts: list[RenderableType] = [table, Padding(Text(verdict.sentence, style="bold"), (0, 1))]
+    if verdict.detail:
+        parts.append(Padding(Text(verdict.detail), (0, 1)))
+    if any(verdict.clients[index].by_chance for index in shown if verdict.clients):
+        parts.append(Padding(Text("* so few held-out examples could show this by chance", style="dim"), (0, 1)))
+    return Group(*parts)
+
+
+def runs_table(runs: Sequence[RunRecord]) -> RenderableType:
+    """The runs of a folder, one row each (`hanse runs`).
+
+    Args:
+      runs: In the order to show them.
+    """
+    if not runs:
+        return Text("no runs yet; `hanse run job.toml` makes one", style="dim")
+    table = _table("")
+    _columns(
+        table, "name", "status", "rounds", "objective", "last", "best (round)", "time", "started", words=(0, 1, 3, 7)
+    )
+    for run in runs:
+        objective = run.history.objective[0]
+        table.add_row(
+            Text(run.name),
+            _status(run),
+            _rounds(run),
+            Text(objective.replace("_", " ")),
+            _last(run),
+            _best(run),
+            format_seconds(run.seconds),
+            Text(run.started[:16].replace("T", " ")),
+        )
+    return table
+
+
+def run_summary(run: RunRecord) -> RenderableType:
+    """What a run found (`hanse show`): headline, figures, worst clients, and whether joining is worth it."""
+    failures = sum(len(record.failures) for record in run.history.rounds)
+    abandoned = sum(record.status == "abandoned" for record in run.history.rounds)
+    facts: list[tuple[str, str | Text]] = [
+        ("rounds", _rounds(run) + (f", {plural(abandoned, 'round')} abandoned" if abandoned else "")),
+        ("clients", format_count(run.num_clients)),
+        ("updates lost", format_count(failures)),
+        ("parameters", format_count(run.num_parameters)),
+        ("sent", f"{format_bytes(run.history.bytes_up)} up, {format_bytes(run.history.bytes_down)} down"),
+        ("time", format_seconds(run.seconds) + _phases(run)),
+        ("model SHA-256", run.model_sha256 or "none yet"),
+        ("kept in", run.path or "memory"),
+    ]
+    spread = spread_of(run.history.last_scores(), run.history.objective[0], better=run.history.objective[1])
+    if len(spread.clients) > 1:
+        name = run.history.objective[0]
+        worst = f"{format_metric(name, spread.worst_mean)} ({', '.join(spread.worst_clients[:3])}"
+        worst += ", …)" if spread.num_worst > 3 else ")"
+        facts.insert(
+            3, ("worst 10 %", f"{name.replace('_', ' ')} {worst}; mean over clients {format_metric(name, spread.mean)}")
+        )
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, value in facts:
+        grid.add_row(label, value if isinstance(value, Text) else Text(value))
+    title = Text.assemble((run.name, "bold"), "  ", _status(run))
+    parts: list[RenderableType] = [title, Text(headline(run)), Text(""), grid]
+    if run.comparison is not None:
+        parts += [Text(""), comparison_table(run.comparison)]
+    return Group(*parts)
+
+
+def compare_table(runs: Sequence[RunRecord]) -> RenderableType:
+    """Several runs side by side (`hanse compare`), the best of each column in bold.
+
+    Runs with different objectives are each shown with their own, and none of them is best.
+
+    Args:
+      runs: Two or more.
+    """
+    objectives = {run.history.objective for run in runs}
+    same = len(objectives) == 1
+    name = next(iter(objectives))[0].replace("_", " ") if same else "objective"
+    table = _table("")
+    heads = ("name", "status", "rounds", f"last {name}", "best (round)", "up", "down", "time")
+    _columns(table, *heads, words=(0, 1))
+    lasts = best_of([_last_value(run) for run in runs], next(iter(objectives))[1]) if same else set()
+    bests = best_of([_best_value(run) for run in runs], next(iter(objectives))[1]) if same else set()
+    for index, run in enumerate(runs):
+        own = "" if same else f" {run.history.objective[0].replace('_', ' ')}"
+        table.add_row(
+            Text(run.name),
+            _status(run),
+            _rounds(run),
+            Text(_last(run) + own, style="bold" if index in lasts else ""),
+            Text(_best(run), style="bold" if index in bests else ""),
+            format_bytes(run.history.bytes_up),
+            format_bytes(run.history.bytes_down),
+            format_seconds(run.seconds),
+        )
+    if same:
+        return table
+    return Group(table, Text("These runs have different objectives, so none is called the best.", style="dim"))
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=Text(title, style="bold") if title else None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        header_style="dim",
+        pad_edge=True,
+    )
+
+
+def _columns(table: Table, *heads: str, words: Sequence[int] = (0,)) -> None:
+    for index, head in enumerate(heads):
+        table.add_column(
+            Text(head),
+            justify="left" if index in words else "right",
+            overflow="fold",
+            no_wrap=index > 0,
+            min_width=12 if index == 0 else None,
+        )
+
+
+def _shown(comparison: Comparison) -> list[int]:
+    """All clients of a few; of many, the two ends when sorted by gain."""
+    count = len(comparison.clients)
+    if count <= MOST_CLIENTS:
+        return list(range(count))
+    verdict = judge(comparison)
+    if not verdict.clients:
+        return list(range(MOST_CLIENTS))
+    order = sorted(range(count), key=lambda index: (_finite(verdict.clients[index].gain), index))
+    half = MOST_CLIENTS // 2
+    return order[:half] + order[-half:]
+
+
+def _finite(gain: float) -> float:
+    """The gain to sort by; clients without one go to the middle, which is not shown."""
+    return gain if math.isfinite(gain) else 0.0
+
+
+def _values(comparison: Comparison, values: Sequence[float | None]) -> list[Text]:
+    best = best_of(values, comparison.better)
+    return [
+        Text(format_metric(comparison.metric, value), style="bold" if index in best else "")
+        for index, value in enumerate(values)
+    ]
+
+
+def _gain_text(metric: str, gain: float | None, mark: str) -> Text:
+    text = format_gain(metric, gain)
+    style = "green" if text.startswith("+") else "red" if text.startswith("−") else "dim"
+    return Text(text + (mark or "  "), style=style)
+
+
+def _status(run: RunRecord) -> Text:
+    return Text(run.status, style=_STATUS_STYLES.get(run.status, ""))
+
+
+def _rounds(run: RunRecord) -> str:
+    done = run.history.last.round if run.history.last else 0
+    return f"{done:,}" if done == run.rounds_planned else f"{done:,}/{run.rounds_planned:,}"
+
+
+def _last_value(run: RunRecord) -> float | None:
+    series = run.history.objective_series()
+    return series[max(series)] if series else None
+
+
+def _best_value(run: RunRecord) -> float | None:
+    at = run.history.best_round()
+    return None if at is None else run.history.objective_series()[at]
+
+
+def _last(run: RunRecord) -> str:
+    return format_metric(run.history.objective[0], _last_value(run))
+
+
+def _best(run: RunRecord) -> str:
+    at = run.history.best_round()
+    text = format_metric(run.history.objective[0], _best_value(run))
+    return text if at is None else f"{text} ({at:,})"
+
+
+def _phases(run: RunRecord) -> str:
+    seconds = run.history.total_seconds()
+    top = sorted(seconds.items(), key=lambda pair: (-pair[1], pair[0]))[:3]
+    return f" ({', '.join(f'{phase} {format_seconds(value)}' for phase, value in top)})" if top else ""
