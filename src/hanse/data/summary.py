@@ -35,8 +35,9 @@ class PartitionSummary:
       class_counts: Rows of each class at each of these clients, `[k, c]`; None for numbers and tokens.
       target_quantiles: Quantiles of each of these clients' targets, `[k, 5]`, NaN for one without
         rows; None for classes and tokens.
-      label_distance: Mean over these clients of the total variation distance between a client's mix of classes
-        and that of all of them, weighted by rows, from 0 (all alike) to near 1 (nothing in common); None without classes.
+      label_distance: Mean over these clients, weighted by rows, of the total variation distance between a
+        client's mix of classes and that of all of them: 0 (all alike) to near 1 (nothing in
+        common); None without classes.
     """
 
     num_clients: int
@@ -93,7 +94,7 @@ def summarise(federated: FederatedDataset, *, max_clients: int = MAX_CLIENTS) ->
 def _targets(federated: FederatedDataset, client: str) -> np.ndarray:
     shared_out, dataset = federated.shared_out, federated.dataset
     if shared_out is not None and dataset is not None:
-        return dataset.train.y[shared_out.rows_of(client)]
+        return np.asarray(dataset.train.y[shared_out.rows_of(client)])
     data = federated.client(client)
     return Examples.concatenate([data.train, data.validation, data.test]).y
 
@@ -116,17 +117,16 @@ def _class_counts(federated: FederatedDataset, targets: list[np.ndarray]) -> tup
     if dataset is not None and dataset.num_classes <= _MAX_COLUMNS:
         # every class gets a column, also one that none of these clients holds
         flat, values = values[flat], np.arange(dataset.num_classes)
-    if len(values) > _MAX_COLUMNS:
+    names_other = ("other",) if len(values) > _MAX_COLUMNS else ()
+    if names_other:
         common = np.sort(np.argsort(-np.bincount(flat), kind="stable")[: _MAX_COLUMNS - 1])
         column = np.full(len(values), _MAX_COLUMNS - 1, dtype=np.int64)
         column[common] = np.arange(len(common))
         flat, values = column[flat], values[common]
-    names = [str(v) if dataset is None else dataset.classes[v] for v in values.tolist()]
-    if len(names) == _MAX_COLUMNS - 1:
-        names.append("other")
+    names = (*(str(v) if dataset is None else dataset.classes[v] for v in values.tolist()), *names_other)
     width = len(names)
     counts = np.bincount(owners * width + flat, minlength=len(targets) * width).reshape(len(targets), width)
-    return counts, tuple(names)
+    return counts, names
 
 
 def _target_quantiles(federated: FederatedDataset, targets: list[np.ndarray]) -> np.ndarray | None:

@@ -149,7 +149,13 @@ def _entries(names: list[PurePosixPath], path: Path) -> list[_Entry]:
         )
     skip = _common_folders(images)
     heads = {name.parts[skip] for name in images}
-    if "train" in heads and heads <= {"train", "test"} and all(len(name.parts) > skip + 2 for name in images):
+    if "train" in heads:
+        strange = next((n for n in images if n.parts[skip] not in ("train", "test") or len(n.parts) < skip + 3), None)
+        if strange is not None:
+            raise DataError(
+                f"{path}: {strange} is neither below train/<class>/ nor below test/<class>/",
+                hint="beside a folder `train` only `test` is known; parts for validation are split off at each client",
+            )
         return [_Entry(name, name.parts[skip], name.parts[skip + 1]) for name in images]
     return [_Entry(name, "train", name.parts[skip]) for name in images]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +26,7 @@ def read_npz(path: Path | str, *, kind: Kind = "auto", name: str | None = None) 
       DataError: It is not an archive, lacks an array, holds Python objects, or the arrays do not fit.
     """
     path = existing(path)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise DataError(
-            f"{path} can't be read as an archive of arrays: {error}",
-            hint="write it with numpy.savez; arrays of Python objects are refused, for they could run code",
-        ) from None
+    arrays = _arrays(path)
     for key in ("x", "y"):
         if key not in arrays:
             raise DataError(f"{path} has no array `{key}`", hint=did_you_mean(key, arrays))
@@ -47,3 +41,18 @@ def read_npz(path: Path | str, *, kind: Kind = "auto", name: str | None = None) 
         groups={"group": arrays["group"]} if "group" in arrays else {},
         test_groups={"group": arrays["group_test"]} if "group_test" in arrays else {},
     )
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        # opened here and not by NumPy, which leaves a file open that turns out not to be an archive
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it holds one bare array")
+            return {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path} can't be read as an archive of arrays: {error}",
+            hint="write it with numpy.savez; arrays of Python objects are refused, for they could run code",
+        ) from None
