@@ -1,0 +1,104 @@
+"""All events of a run as JSON lines, one file that other programs can follow."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hanse.core.errors import StorageError, StorageFullError
+from hanse.core.events import Event, as_record
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class EventLog:
+    """A sink that appends each event to a file, one line of strict JSON each.
+
+    A line is written at once and whole, its time first, in UTC. JSON has no NaN and no
+    infinities: they are written as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``,
+    which `float` reads back. Where an earlier process died within a line, that line is ended
+    before the next one, so that every following line is whole.
+
+    Args:
+      path: The file, made if it is not there.
+      clock: Gives the time of an event, with its zone.
+
+    Raises:
+      StorageFullError: the disk is full.
+      StorageError: the file can't be written for another reason.
+    """
+
+    def __init__(self, path: str | Path, *, clock: Callable[[], datetime] = _now) -> None:
+        self.path = Path(path)
+        self._clock = clock
+        try:
+            self._file: FileIO = self.path.open("ab+", buffering=0)
+            self._torn = self._ends_within_a_line()
+        except OSError as error:
+            raise self._translated(error) from error
+
+    def __call__(self, event: Event) -> None:
+        """Appends one event."""
+        record = {"time": self._clock().astimezone(UTC).isoformat(), **as_record(event)}
+        line = json.dumps(_strict(record), ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+        try:
+            self._append((b"\n" if self._torn else b"") + line + b"\n")
+        except OSError as error:
+            raise self._translated(error) from error
+
+    def close(self) -> None:
+        """Closes the file; the log takes no events after that."""
+        self._file.close()
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _append(self, data: bytes) -> None:
+        self._torn = True  # until the whole line is there: a full disk may take a part of it
+        while data:
+            data = data[self._file.write(data) or 0 :]
+        self._torn = False
+
+    def _ends_within_a_line(self) -> bool:
+        if self._file.seek(0, 2) == 0:
+            return False
+        self._file.seek(-1, 2)
+        return self._file.read(1) != b"\n"
+
+    def _translated(self, error: OSError) -> StorageError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "free some space, then resume the run; the rounds that were committed are safe"
+            return StorageFullError(f"the disk is full: the event log {self.path} takes no more", hint=hint)
+        return StorageError(
+            f"the event log {self.path} can't be written: {error.strerror}", hint="is the run folder writable?"
+        )
+
+
+def _strict(value: Any) -> Any:
+    """The value in what JSON knows; numbers of other libraries become Python's own."""
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_strict(item) for item in value]
+    if isinstance(value, bool | str | int) or value is None:
+        return value
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "NaN"
+        return value if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
+    item = getattr(value, "item", None)  # a NumPy or torch scalar
+    return _strict(item()) if callable(item) else str(value)
