@@ -148,7 +148,8 @@ def check_simulation(simulation: Simulation) -> None:
         )
     _check_cohort(simulation)
     _check_personal(simulation)
-    make_trainer(simulation.task, simulation.engine.trainer)
+    trainer, _ = make_trainer(simulation.task, simulation.engine.trainer)
+    trainer.check(simulation.strategy.local_work(1))
     examples = first_examples(simulation.dataset, simulation.task)
     simulation.task.check(examples.x, examples.y)
 

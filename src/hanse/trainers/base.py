@@ -74,6 +74,14 @@ class LocalFailure:
 class Trainer(Protocol):
     """Runs local work for a whole cohort at once."""
 
+    def check(self, work: LocalWork) -> None:
+        """Refuse work that this trainer can't do.
+
+        Raises:
+          TaskError: What it can't do, and what can.
+        """
+        ...
+
     def train(
         self, work: LocalWork, round_number: int, jobs: Iterable[LocalJob]
     ) -> Iterator[LocalResult | LocalFailure]:

@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
 
-import numpy as np
-
-from hanse.core.errors import EmptyClientError, TaskError
+from hanse.core.errors import EmptyClientError
 from hanse.core.local_work import LocalWork
 from hanse.core.messages import Sums
 from hanse.core.params import Params, ParamSpec
 from hanse.data.examples import Examples
+from hanse.tasks.plain import PlainTask, refuse_gradient_work
 from hanse.trainers.base import Key, LocalFailure, LocalJob, LocalResult
-
-
-class PlainTask(Protocol):
-    """What this trainer asks of a task: it trains and measures by itself."""
-
-    def train_plain(
-        self, params: Params, x: np.ndarray, y: np.ndarray, work: LocalWork, seed: int
-    ) -> tuple[Params, Sums, int]:
-        """New weights, additive training metrics, and steps taken."""
-        ...
-
-    def evaluate_plain(self, params: Params, x: np.ndarray, y: np.ndarray) -> Sums:
-        """Additive metrics."""
-        ...
 
 
 class PlainTrainer:
@@ -39,20 +23,18 @@ class PlainTrainer:
     def __init__(self, task: PlainTask) -> None:
         self._task = task
 
+    def check(self, work: LocalWork) -> None:
+        """Refuse work on gradients.
+
+        Raises:
+          TaskError: The strategy's work needs gradients.
+        """
+        refuse_gradient_work(work, f"the task `{self._task.name}`")
+
     def train(
         self, work: LocalWork, round_number: int, jobs: Iterable[LocalJob]
     ) -> Iterator[LocalResult | LocalFailure]:
-        """One client after another; an error costs that client only.
-
-        Raises:
-          TaskError: The strategy prescribes work on gradients.
-        """
-        if work.correction is not None or work.upload == "gradient":
-            wanted = "uploads gradients" if work.upload == "gradient" else type(work.correction).__name__
-            raise TaskError(
-                f"the strategy's local work ({wanted}) changes gradients, and this task trains by itself",
-                hint="use FedAvg, or a task with a torch module",
-            )
+        """One client after another; an error costs that client only."""
         for job in jobs:
             try:
                 yield self._train_one(work, job)

@@ -102,6 +102,9 @@ class ResidentTrainer:
             cache_bytes, lambda pair: sum(t.numel() * t.element_size() for t in pair)
         )
 
+    def check(self, work: LocalWork) -> None:
+        """Any work will do."""
+
     def train(
         self, work: LocalWork, round_number: int, jobs: Iterable[LocalJob]
     ) -> Iterator[LocalResult | LocalFailure]:
