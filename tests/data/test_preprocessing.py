@@ -85,6 +85,12 @@ def test_spread_below_the_resolution_counts_as_none():
     assert step.apply(x, step.local_statistics(x)).tolist() == [[0.0], [0.0]]
 
 
+def test_a_value_too_far_out_for_float32_stays_finite():
+    step = Standardize()
+    sums = step.local_statistics(np.array([[1e-148], [0.0]]))
+    assert step.apply(np.array([[1e200]]), sums)[0, 0] == np.finfo(np.float32).max
+
+
 def test_column_that_nobody_filled_in_becomes_zero():
     step = Standardize()
     sums = step.local_statistics(np.full((3, 1), np.nan))
@@ -137,6 +143,10 @@ def test_refuses_text_infinities_and_other_columns():
         step.local_statistics(np.array([["a"]]))
     with pytest.raises(DataError, match="column 1 holds an infinity"):
         step.local_statistics(np.array([[0.0, np.inf]]))
+    with pytest.raises(DataError, match="column 0 holds an infinity"):
+        step.local_statistics(np.array([[1e300, 0.0]]))
+    with pytest.raises(DataError, match="column 1 holds an infinity"):
+        step.apply(np.array([[0.0, -np.inf]]), step.local_statistics(np.zeros((1, 2))))
     with pytest.raises(DataError, match="3 columns; the statistics were fitted to 2"):
         step.apply(np.zeros((1, 3)), step.local_statistics(np.zeros((1, 2))))
     with pytest.raises(DataError, match="did not come"):
