@@ -68,13 +68,11 @@ class Standardize:
             block[~there] = 0.0
             found["count"] += there.sum(axis=0)
             found["sum"] += block.sum(axis=0)
-            found["sum_squares"] += np.square(block).sum(axis=0)
-        infinite = np.flatnonzero(~np.isfinite(found["sum_squares"]))
-        if len(infinite):
-            raise DataError(
-                f"column {infinite[0]} holds an infinity or numbers too large to square, and can't be standardised",
-                hint="mark missing values by NaN",
-            )
+            with np.errstate(over="ignore"):  # found below, and said in words
+                found["sum_squares"] += np.square(block).sum(axis=0)
+        unusable = ~np.isfinite(found["sum_squares"])
+        if unusable.any():
+            raise _infinite(int(np.argmax(unusable)))
         return found
 
     def moments(self, statistics: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -87,10 +85,10 @@ class Standardize:
         return mean, np.sqrt(variance)
 
     def apply(self, x: np.ndarray, statistics: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The standardised table `[n, d]` in float32.
+        """The standardised table `[n, d]` in float32, all finite.
 
         Raises:
-          DataError: No table, or not the columns that the statistics were fitted to.
+          DataError: No table, not the columns that the statistics were fitted to, or an infinity.
         """
         _check_table(x)
         missing = {"count", "sum", "sum_squares"} - set(statistics)
@@ -102,12 +100,18 @@ class Standardize:
             )
         mean, deviation = self.moments(statistics)
         factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+        # a value far from a column of almost no spread may not fit a float32
+        bound = float(np.finfo(np.float32).max) if self.clip is None else self.clip
         prepared = np.empty(x.shape, dtype=np.float32)
         for start in range(0, len(x), _BLOCK):
-            block = (x[start : start + _BLOCK].astype(np.float64) - mean) * factor
+            block = x[start : start + _BLOCK].astype(np.float64)
+            infinite = np.isinf(block).any(axis=0)
+            if infinite.any():
+                raise _infinite(int(np.argmax(infinite)))
+            with np.errstate(over="ignore"):
+                block = (block - mean) * factor
             block[np.isnan(block)] = 0.0
-            if self.clip is not None:
-                np.clip(block, -self.clip, self.clip, out=block)
+            np.clip(block, -bound, bound, out=block)
             prepared[start : start + _BLOCK] = block
         return prepared
 
@@ -160,6 +164,13 @@ def preprocess_for(schema: DataSchema, chosen: Preprocess | Literal["auto"] | No
             raise SettingError("preprocess", f'got {chosen!r}; wanted a preprocessing, None or "auto"')
         return Standardize() if len(schema.input_shape) == 1 else None
     return chosen
+
+
+def _infinite(column: int) -> DataError:
+    return DataError(
+        f"column {column} holds an infinity or numbers too large to square, and can't be standardised",
+        hint="mark missing values by NaN",
+    )
 
 
 def _check_table(x: np.ndarray) -> None:

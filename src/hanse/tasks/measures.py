@@ -76,7 +76,7 @@ class NumberMeasure:
         """Outputs with as many numbers as the targets `[n, ...]`."""
         total = self.loss.total(outputs, targets)
         rows = len(targets)
-        wanted = targets.to(total.dtype).reshape(rows, -1) if rows else targets.to(total.dtype).reshape(0, 1)
+        wanted = targets.to(total.dtype).reshape(rows, targets.shape[1:].numel())
         given = outputs.to(total.dtype).reshape(wanted.shape) * self.scale + self.offset
         error = given - wanted
         found = {
@@ -125,14 +125,21 @@ def _count(number: int, like: Tensor) -> Tensor:
 
 def _class_counts(predicted: Tensor, targets: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
     """True positives, false positives and false negatives of each class, `[C]` in float64."""
-    kind = wide(targets)
-    if targets.device.type == "cpu":
-        pairs = targets.reshape(-1) * num_classes + predicted.reshape(-1)
-        table = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes).to(kind)
-        hits = table.diagonal()
-        return hits, table.sum(0) - hits, table.sum(1) - hits
-    # elsewhere `bincount` makes the caller wait for the device to learn how long its result is
+    # `bincount` is faster, but makes the caller wait for a GPU to learn how long its result is
+    table = _count_pairs if targets.device.type == "cpu" else _compare_labels
+    hits, chosen, true = (counts.to(wide(targets)) for counts in table(predicted, targets, num_classes))
+    return hits, chosen - hits, true - hits
+
+
+def _count_pairs(predicted: Tensor, targets: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Hits, predictions and labels of each class."""
+    pairs = targets * num_classes + predicted
+    table = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+    return table.diagonal(), table.sum(0), table.sum(1)
+
+
+def _compare_labels(predicted: Tensor, targets: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Hits, predictions and labels of each class."""
     labels = torch.arange(num_classes, device=targets.device).unsqueeze(1)
-    chosen, true = predicted.reshape(1, -1) == labels, targets.reshape(1, -1) == labels
-    hits = (chosen & true).sum(1).to(kind)
-    return hits, chosen.sum(1).to(kind) - hits, true.sum(1).to(kind) - hits
+    chosen, true = predicted == labels, targets == labels
+    return (chosen & true).sum(1), chosen.sum(1), true.sum(1)

@@ -153,6 +153,9 @@ class TorchTask:
             module = _attempt("function that makes the model", self.build)
         if not isinstance(module, nn.Module):
             raise TaskError(f"the function that makes the model returned {type(module).__name__}; wanted an nn.Module")
+        for name, tensor in module.named_parameters():
+            if tensor.is_complex():
+                raise TaskError(f"parameter `{name}` is complex; only real parameters can be trained")
         return module.to(dtype=getattr(torch, self.dtype))
 
     def _dtype_of(self, kind: Kind, array: np.ndarray) -> torch.dtype:
@@ -178,7 +181,7 @@ def spec_of(module: nn.Module, dtype: str = "float32") -> ParamSpec:
     """The layout of a module's `Params`: what is trained first, then what is not.
 
     Raises:
-      TaskError: A tensor is of a type that a real vector can't hold, or has no shape yet.
+      TaskError: A parameter has no shape yet.
     """
     tensors = []
     for name, tensor in named_tensors(module).items():
@@ -187,8 +190,6 @@ def spec_of(module: nn.Module, dtype: str = "float32") -> ParamSpec:
                 f"parameter `{name}` has no shape before the module has seen data",
                 hint="give lazy modules their input size, or run one batch through the module before handing it over",
             )
-        if tensor.is_complex():
-            raise TaskError(f"parameter `{name}` is complex; only real parameters can be trained")
         kind = str(tensor.dtype).removeprefix("torch.")
         tensors.append(TensorSpec(name, tuple(tensor.shape), kind, tensor.requires_grad))
     return ParamSpec(tuple(tensors), dtype)
