@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hanse.core.errors import PipelineError, RunInterrupted, StorageError, TaskError
+from hanse.core.errors import EmptyClientError, PipelineError, RunInterrupted, StorageError, TaskError
 from hanse.core.events import Noted, RunEnded, RunStarted, Sink, fan_out
 from hanse.core.messages import Statistics, Sums
 from hanse.core.params import Params
@@ -34,6 +35,8 @@ from hanse.simulation.engine import EngineSettings, RuntimeFactory, open_transpo
 from hanse.simulation.stop_signal import stop_on_signal
 from hanse.trainers.auto import make_trainer
 from hanse.trainers.threads import limited_threads
+
+_CHECKED_CLIENTS = 20  # whose examples are tried on the model before a run; the others fail by name, if they do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +153,8 @@ def check_simulation(simulation: Simulation) -> None:
     _check_personal(simulation)
     trainer, _ = make_trainer(simulation.task, simulation.engine.trainer)
     trainer.check(simulation.strategy.local_work(1))
-    examples = first_examples(simulation.dataset, simulation.task)
-    simulation.task.check(examples.x, examples.y)
+    for examples in _samples(simulation.dataset, simulation.task):
+        simulation.task.check(examples.x, examples.y)
 
 
 def _check_cohort(simulation: Simulation) -> None:
@@ -173,22 +176,27 @@ def _check_personal(simulation: Simulation) -> None:
             raise TaskError(f"personal: no tensor matches `{pattern}`", hint=f"the model has: {names}")
 
 
-def first_examples(dataset: FederatedDataset, task: Task, count: int = 4) -> Examples:
-    """A few examples of the first client that has any, as the model would see them.
+def _samples(dataset: FederatedDataset, task: Task) -> Iterator[Examples]:
+    """The training examples of the first clients that have any, as the model would see them.
 
     Raises:
-      TaskError: No client holds an example.
+      EmptyClientError: None of them holds an example.
     """
-    for client in dataset.clients:
+    found = 0
+    for client in islice(dataset.clients, _CHECKED_CLIENTS):
         train = dataset.client(client).train
-        if len(train):
-            break
-    else:
-        raise TaskError("no client of this federation holds a training example")
-    few = train.take(slice(0, count))
-    if task.preprocess is None:
-        return few
-    return Examples(task.preprocess.apply(few.x, task.preprocess.local_statistics(train.x)), few.y)
+        if not len(train):
+            continue
+        found += 1
+        x = train.x
+        if task.preprocess is not None:
+            x = task.preprocess.apply(x, task.preprocess.local_statistics(x))
+        yield Examples(x, train.y)
+    if not found:
+        raise EmptyClientError(
+            f"none of the first {min(_CHECKED_CLIENTS, len(dataset))} clients holds a training example",
+            hint="look at who holds what: hanse data show",
+        )
 
 
 def run_simulation(
