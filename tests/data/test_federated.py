@@ -44,6 +44,22 @@ def parts(data: ClientData) -> tuple[Examples, Examples, Examples]:
     return data.train, data.validation, data.test
 
 
+def test_pooled_holds_what_the_clients_hold_in_their_order() -> None:
+    data = toy()
+    for partition in (Natural(column="site")(data, 0), FeatureNoise(sigma=1.0, of=Natural(column="site"))(data, 0)):
+        federated = FederatedDataset.partition(data, partition, split=Split(validation=0.1, test=0.2))
+        everyone = [federated.client(client) for client in federated.clients]
+        pooled = federated.pooled().client("pooled")
+        assert pooled.client == "pooled"
+        for name in ("train", "validation", "test"):
+            joined = Examples.concatenate([own.part(name) for own in everyone])
+            assert len(pooled.part(name)) == len(joined)
+            # own test rows stand behind all others in a pool, so order is not compared there
+            assert np.array_equal(np.sort(pooled.part(name).x, axis=0), np.sort(joined.x, axis=0))
+        assert np.array_equal(pooled.train.x, np.concatenate([own.train.x for own in everyone]))
+        assert np.array_equal(pooled.train.y, np.concatenate([own.train.y for own in everyone]))
+
+
 def test_own_test_rows_join_what_the_split_keeps_back() -> None:
     data = toy()
     partition = Natural(column="site")(data, 0)
@@ -78,6 +94,17 @@ def test_a_federation_can_be_sent_to_another_process() -> None:
     other = pickle.loads(pickle.dumps(federated))
     for client in federated.clients:
         assert np.array_equal(other.client(client).train.x, federated.client(client).train.x)
+
+
+def test_clients_may_bring_their_data_split() -> None:
+    empty = Examples(np.zeros((0, 1)), np.zeros(0))
+    own = ClientData("a", Examples(np.zeros((3, 1)), np.zeros(3)), empty, empty)
+    federated = FederatedDataset.from_clients({"a": own})
+    assert federated.client("a") is own
+    assert federated.num_examples("a") == 3
+    assert federated.pooled().client("pooled").train.x.shape == (3, 1)
+    with pytest.raises(DataError, match="twice"):
+        FederatedDataset(["a", "a"], np.zeros(2), lambda _: own)
 
 
 def test_from_arrays_splits_each_client() -> None:

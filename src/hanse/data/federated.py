@@ -148,7 +148,10 @@ class FederatedDataset:
     def pooled(self, name: str = "pooled") -> FederatedDataset:
         """One client that holds everybody's rows: the federation that nobody may build, as a baseline."""
         total = np.array([int(np.sum(self.sizes))], dtype=np.int64)
-        reader = _PooledReader(self.clients, self._read, name)
+        if isinstance(self._read, _PartitionReader) and self._read.partition.transform is None:
+            reader: Callable[[str], ClientData] = _PooledRowsReader(self.clients, self._read)
+        else:
+            reader = _PooledReader(self.clients, self._read)
         return FederatedDataset(
             [name], total, reader, dataset=self.dataset, central_test=self.central_test, held_out=self.held_out
         )
@@ -173,24 +176,31 @@ class _PartitionReader:
     seed: int
 
     def __call__(self, client: str) -> ClientData:
-        rows = self.partition.rows_of(client)
-        data, transform = self.dataset, self.partition.transform
-        labels = data.train.y[rows] if data.target == "classes" and data.train.y.ndim == 1 else None
-        positions = split_positions(len(rows), labels, self.split, self.seed, client)
-        own_test = self.partition.test_rows_of(client)
+        rows, own_test, transform = self.rows(client), self.own_test(client), self.partition.transform
         if transform is None:
-            train, validation, test = (data.train.take(rows[part]) for part in positions)
-            if len(own_test) and data.test is not None:
-                test = Examples.concatenate([test, data.test.take(own_test)])
-            return ClientData(client, train, validation, test)
+            return self.take(client, rows, own_test)
         # one call for all rows of the client: noise drawn per part would repeat itself in every part
-        everything = data.train.take(rows)
-        if len(own_test) and data.test is not None:
-            everything = Examples.concatenate([everything, data.test.take(own_test)])
-        changed = transform(client, everything)
-        train, validation, test = (changed.take(part) for part in positions)
-        if len(own_test):
-            test = Examples.concatenate([test, changed.take(slice(len(rows), None))])
+        parts = self.take(client, rows, own_test)
+        changed = transform(client, Examples.concatenate([parts.train, parts.validation, parts.test]))
+        first, second = len(parts.train), len(parts.train) + len(parts.validation)
+        cuts = (slice(0, first), slice(first, second), slice(second, None))
+        return ClientData(client, *(changed.take(cut) for cut in cuts))
+
+    def rows(self, client: str) -> list[np.ndarray]:
+        """Training rows of the data set that the client trains, validates and tests on."""
+        rows, data = self.partition.rows_of(client), self.dataset
+        labels = data.train.y[rows] if data.target == "classes" and data.train.y.ndim == 1 else None
+        return [rows[part] for part in split_positions(len(rows), labels, self.split, self.seed, client)]
+
+    def own_test(self, client: str) -> np.ndarray:
+        """Rows of the official test set that are the client's own."""
+        return self.partition.test_rows_of(client)
+
+    def take(self, client: str, rows: Sequence[np.ndarray], own_test: np.ndarray) -> ClientData:
+        """Read these rows, untransformed."""
+        train, validation, test = (self.dataset.train.take(part) for part in rows)
+        if len(own_test) and self.dataset.test is not None:
+            test = Examples.concatenate([test, self.dataset.test.take(own_test)])
         return ClientData(client, train, validation, test)
 
 
@@ -211,17 +221,29 @@ class _ArraysReader:
 class _PooledReader:
     clients: Sequence[str]
     read: Callable[[str], ClientData]
-    name: str
 
-    def __call__(self, _: str) -> ClientData:
+    def __call__(self, name: str) -> ClientData:
         everyone = [self.read(client) for client in self.clients]
         join = Examples.concatenate
         return ClientData(
-            self.name,
+            name,
             join([d.train for d in everyone]),
             join([d.validation for d in everyone]),
             join([d.test for d in everyone]),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _PooledRowsReader:
+    """The same for rows of one data set: row numbers are joined, and the rows copied once."""
+
+    clients: Sequence[str]
+    read: _PartitionReader
+
+    def __call__(self, name: str) -> ClientData:
+        parts = zip(*(self.read.rows(client) for client in self.clients), strict=True)
+        own_tests = [self.read.own_test(client) for client in self.clients]
+        return self.read.take(name, [np.concatenate(part) for part in parts], np.concatenate(own_tests))
 
 
 def _training_sizes(rows: np.ndarray, split: Split) -> np.ndarray:

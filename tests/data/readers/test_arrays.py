@@ -10,7 +10,8 @@ import pytest
 
 from hanse.core.errors import DataError
 from hanse.data.readers.arrays import dataset_from_arrays
-from hanse.data.readers.dataframe import read_dataframe
+from hanse.data.readers.dataframe import dataset_from_frame, read_dataframe
+from hanse.data.readers.encode import Columns
 from hanse.data.readers.items import dataset_from_items
 from hanse.data.readers.npz import read_npz
 from hanse.data.readers.svmlight import read_svmlight
@@ -121,6 +122,12 @@ def test_data_frames() -> None:
         read_dataframe(pd.DataFrame({"d": pd.to_datetime(["2020-01-01"])}))
     with pytest.raises(DataError, match="holds no rows"):
         read_dataframe(frame.iloc[:0])
+    data = dataset_from_frame(frame, Columns(target="c", drop=("i", "f"), group=("t",)), test=frame.iloc[:1])
+    assert data.features == ("n", "b")
+    assert data.train.y.tolist() == [0, 1, 0]
+    assert data.groups["t"].tolist() == ["x", "missing", "z"]
+    assert data.test is not None
+    assert len(data.test) == 1
 
 
 def test_npz(tmp_path: Path) -> None:

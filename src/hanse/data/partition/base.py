@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -34,12 +34,12 @@ class Partition:
       DataError: Offsets, rows and clients do not fit together, or a client stands twice.
     """
 
-    clients: Sequence[str]
-    rows: np.ndarray
+    clients: Sequence[str] = field(repr=False)
+    rows: np.ndarray = field(repr=False)
     offsets: np.ndarray
-    transform: Transform | None = None
-    test_rows: np.ndarray | None = None
-    test_offsets: np.ndarray | None = None
+    transform: Transform | None = field(default=None, repr=False)
+    test_rows: np.ndarray | None = field(default=None, repr=False)
+    test_offsets: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for rows, offsets in ((self.rows, self.offsets), (self.test_rows, self.test_offsets)):

@@ -7,7 +7,25 @@ from typing import Any
 import numpy as np
 
 from hanse.core.errors import DataError
+from hanse.data.dataset import Dataset
+from hanse.data.readers.encode import About, Columns, dataset_from_table
 from hanse.data.readers.table import Table
+
+
+def dataset_from_frame(frame: Any, columns: Columns, *, about: About | None = None, test: Any | None = None) -> Dataset:
+    """A data set from a data frame, as `dataset_from_table` makes one.
+
+    Args:
+      frame: The training rows, a `pandas.DataFrame`.
+      columns: Which column is the target, which name clients, and how text is encoded.
+      about: Name and provenance.
+      test: A data frame of the same columns with the official test set, or None.
+
+    Raises:
+      DataError: A frame has no rows or unusable columns, or a named column is missing.
+    """
+    rest = None if test is None else read_dataframe(test, source="the test data frame")
+    return dataset_from_table(read_dataframe(frame), columns, about=about or About(name="data_frame"), test=rest)
 
 
 def read_dataframe(frame: Any, *, source: str = "the data frame") -> Table:
