@@ -24,7 +24,8 @@ def _train(weights: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray, seed: i
 
 
 def _evaluate(weights: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    error = x @ weights["w"] + weights["b"][0] - y
+    with np.errstate(all="ignore"):  # some tests put infinities into the weights
+        error = x @ weights["w"] + weights["b"][0] - y
     return {"count": float(len(x)), "loss": float(np.sum(error.astype(np.float64) ** 2))}
 
 

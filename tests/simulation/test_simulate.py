@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.linear_model import SGDRegressor
 
 from hanse.core.errors import (
     DataError,
@@ -37,7 +38,7 @@ from hanse.strategies.cyclic import CyclicTransfer
 from hanse.strategies.fedavg import FedAvg
 from hanse.strategies.fedsgd import FedSGD
 from hanse.strategies.local_only import LocalOnly
-from hanse.tasks import CallableTask
+from hanse.tasks import CallableTask, Estimator
 
 
 def build(dataset: FederatedDataset, task: Any, **changes: Any) -> Simulation:
@@ -311,11 +312,7 @@ def test_a_client_without_data_costs_its_own_update(task: CallableTask) -> None:
 
 
 def test_spawned_workers_give_the_same_bits(federation: FederatedDataset) -> None:
-    from sklearn.linear_model import SGDRegressor
-
-    from hanse.tasks import Estimator
-
-    task = bind_task(Estimator(SGDRegressor()), federation)
+    task = bind_task(Estimator(estimator=SGDRegressor()), federation)
     settings = RoundSettings(rounds=2, seed=1)
     alone = run_simulation(build(federation, task, settings=settings))
     engine = EngineSettings(workers=2, start_method="spawn")
