@@ -187,6 +187,11 @@ def test_holdings_that_do_not_fit_are_refused() -> None:
         Holdings(clients=("a", "b"), counts=np.ones((2, 3), dtype=int), classes=("x", "y"))
 
 
+def test_a_sample_of_clients_is_called_one() -> None:
+    shown = Holdings(clients=("a", "b"), counts=np.array([3, 4]), num_clients=100_000)
+    assert "7 examples at 2 clients, a sample of 100,000" in drawn(draw_partition(shown))
+
+
 def test_communication_adds_up() -> None:
     figure = draw_communication(history([0.5, 0.6, 0.7]))
     assert line(figure, "up")[1] == [0.0, 2.0, 4.0]
