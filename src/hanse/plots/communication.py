@@ -22,8 +22,6 @@ def draw_communication(history: History) -> Figure:
     Raises:
       MissingExtraError: matplotlib is not installed.
     """
-    from matplotlib.ticker import FuncFormatter
-
     rounds = [record.round for record in history.rounds]
     up = list(accumulate(record.bytes_up for record in history.rounds))
     down = list(accumulate(record.bytes_down for record in history.rounds))
@@ -63,6 +61,8 @@ def draw_communication(history: History) -> Figure:
             weight="bold",
         )
     whole_rounds(axes, rounds[0], rounds[-1])
+    from matplotlib.ticker import FuncFormatter  # only here, where matplotlib is known to be there
+
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.set_ylabel(f"Sent so far [{unit}]")
     return figure

@@ -38,6 +38,7 @@ class Holdings:
       counts: Examples by client and class `[n, num_classes]`; or, where targets are numbers,
         by client alone `[n]`.
       classes: Names of the classes; empty where `counts` has one dimension.
+      num_clients: All clients of the federation, where `clients` is a sample of them.
 
     Raises:
       DataError: the sizes do not fit each other.
@@ -46,6 +47,7 @@ class Holdings:
     clients: Sequence[str]
     counts: NDArray[np.integer[Any]]
     classes: Sequence[str] = field(default=())
+    num_clients: int | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.counts)
@@ -105,6 +107,8 @@ def draw_partition(holdings: Holdings) -> Figure:
 def _subtitle(holdings: Holdings) -> str:
     sizes = holdings.sizes
     parts = [f"{plural(int(sizes.sum()), 'example')} at {plural(len(sizes), 'client')}"]
+    if holdings.num_clients is not None and holdings.num_clients > len(sizes):
+        parts[0] += f", a sample of {holdings.num_clients:,}"
     if len(sizes) > 1:
         parts.append(f"smallest {sizes.min():,}, median {np.median(sizes):,.0f}, largest {sizes.max():,}")
     if empty := int((sizes == 0).sum()):

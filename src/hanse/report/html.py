@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,6 +65,7 @@ def render_report(run: RunRecord, *, partition: Holdings | None = None, command:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["unbroken"] = _unbroken
     sections = build_sections(run, partition)
     return environment.get_template("report.html.jinja").render(
         run=run,
@@ -89,11 +91,16 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Sent up", format_bytes(history.bytes_up)),
         ("Sent down", format_bytes(history.bytes_down)),
         ("Time", format_seconds(run.seconds)),
-        ("Updates lost", format_count(failures)),
+        ("Failures", format_count(failures)),
     ]
     if abandoned:
         facts.append(("Abandoned", plural(abandoned, "round")))
     return facts
+
+
+def _unbroken(text: str) -> str:
+    """The text with each figure kept on one line with its unit."""
+    return re.sub(r"(?<=\d) (?=(points|[kMGTP]?B|m?s|min|h)\b|%)", "\N{NO-BREAK SPACE}", text)
 
 
 def _contents(sections: Sequence[Section]) -> list[tuple[str, str]]:

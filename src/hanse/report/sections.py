@@ -159,7 +159,7 @@ def _rounds_table(history: History, metrics: Sequence[str]) -> Table:
     ]
     step = -(-len(history.rounds) // MOST_ROWS)
     shown = [r for i, r in enumerate(history.rounds) if i % step == 0 or i == len(history.rounds) - 1]
-    caption = "Every round" if step == 1 else f"Every {step}th of {len(history.rounds):,} rounds, and the last"
+    caption = "Every round" if step == 1 else f"One round in {step:,} of {len(history.rounds):,}, and the last"
     return Table(
         caption=caption,
         head=tuple(name for name, _ in columns),
