@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from typing import Literal, Protocol
 
@@ -141,8 +141,7 @@ class ResidentTrainer:
                 hint="leave it out of the federation, or give it examples; natural partitions take min_examples",
             )
         anchor = self._load(job.start)
-        with torch.random.fork_rng(devices=_cuda_index(self._device)):
-            torch.manual_seed(derive_seed(job.seed, "torch"))
+        with _seeded(self._device, derive_seed(job.seed, "torch")):
             if work.upload == "gradient":
                 delta, steps, loss = self._full_gradient(work, x, y), 0, None
                 contexts = _Contexts.empty()
@@ -359,5 +358,20 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _cuda_index(device: torch.device) -> list[int]:
-    return [] if device.type != "cuda" else [device.index or 0]
+@contextmanager
+def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Torch's generators start from `seed` inside, and go on as before afterwards.
+
+    `torch.manual_seed` would also prepare to seed every kind of device, which costs more than a small client.
+    """
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    states = [generator.get_state() for generator in generators]
+    for generator in generators:
+        generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
