@@ -45,7 +45,7 @@ def test_equals_torch_optim(rule: Optimizer, reference: Any, dtype: torch.dtype,
         optimizer.step()
         rule.update(ours, grad.clone(), state, lr=rule.lr, step=step)
         torch.testing.assert_close(ours, theirs.detach(), rtol=tolerance, atol=tolerance)
-    assert (ours - start).abs().min() > 0.01
+    assert (ours - start).abs().max() > 0.05
 
 
 @pytest.mark.parametrize("rule", [rule for rule, _ in RULES], ids=IDS)
@@ -85,9 +85,7 @@ def test_plain_sgd_needs_no_state() -> None:
 def test_adams_first_step_is_the_sign() -> None:
     # m̂ = g and v̂ = g², so the step is lr · sign(g) but for ε
     weights = torch.zeros(3)
-    Adam(lr=0.1).update(
-        weights, torch.tensor([5.0, -0.3, 1e-3]), Adam().init(weights), lr=0.1, step=1
-    )
+    Adam(lr=0.1).update(weights, torch.tensor([5.0, -0.3, 1e-3]), Adam().init(weights), lr=0.1, step=1)
     assert weights.tolist() == pytest.approx([-0.1, 0.1, -0.1], rel=1e-4)
 
 

@@ -114,7 +114,9 @@ class ParamSpec:
         known = {tensor.name: tensor for tensor in self.tensors}
         for tensor in other.tensors:
             if tensor != known.get(tensor.name):
-                here = f"; wanted {_describe(known[tensor.name])}" if tensor.name in known else ", which is unknown here"
+                here = (
+                    f"; wanted {_describe(known[tensor.name])}" if tensor.name in known else ", which is unknown here"
+                )
                 raise SpecMismatchError(f"a part of the parameters has `{tensor.name}` as {_describe(tensor)}{here}")
         return np.concatenate([np.arange(self.slices[t.name].start, self.slices[t.name].stop) for t in other.tensors])
 
