@@ -57,14 +57,7 @@ class Mean:
         Raises:
           SpecMismatchError: The update has another layout, or lacks a vector that others brought.
         """
-        difference = accumulator.spec.difference(update.delta.spec)
-        if difference:
-            raise SpecMismatchError(f"round {update.round}: client `{update.client}`: its update {difference}")
-        if accumulator.num_clients and set(update.extras) != set(accumulator.extras):
-            wanted, got = sorted(accumulator.extras), sorted(update.extras)
-            raise SpecMismatchError(
-                f"round {update.round}: client `{update.client}` brought vectors {got}; others brought {wanted}"
-            )
+        _check_layout(accumulator, update)  # all of it before anything is added: a refused update leaves no trace
         add_scaled(accumulator.delta, update.delta.numpy(), weight)
         for name, extra in update.extras.items():
             if name not in accumulator.extras:
@@ -76,9 +69,15 @@ class Mean:
         return accumulator
 
     def merge(self, left: RunningSum, right: RunningSum) -> RunningSum:
-        """Two sums as one, in place in `left`."""
+        """Two sums as one, in place in `left`.
+
+        Raises:
+          SpecMismatchError: The two sums are of different tensors.
+        """
         if not left.num_clients or not right.num_clients:
             return left if left.num_clients else right
+        for name in ("delta", *sorted(set(left.extras) | set(right.extras))):
+            _check_vector("a merge of two sums", name, _layouts(left).get(name), _layouts(right).get(name))
         left.delta += right.delta
         for name, (_, vector) in right.extras.items():
             left.extras[name][1].__iadd__(vector)
@@ -105,6 +104,32 @@ class Mean:
             num_examples=accumulator.num_examples,
             extras={name: mean(spec, total) for name, (spec, total) in accumulator.extras.items()},
         )
+
+
+def _check_layout(total: RunningSum, update: Update) -> None:
+    where = f"round {update.round}: client `{update.client}`"
+    difference = total.spec.difference(update.delta.spec)
+    if difference:
+        raise SpecMismatchError(f"{where}: its update {difference}")
+    if not total.num_clients:
+        return
+    if set(update.extras) != set(total.extras):
+        wanted, got = sorted(total.extras), sorted(update.extras)
+        raise SpecMismatchError(f"{where} brought vectors {got}; others brought {wanted}")
+    for name, extra in update.extras.items():
+        _check_vector(where, name, total.extras[name][0], extra.spec)
+
+
+def _check_vector(where: str, name: str, wanted: ParamSpec | None, got: ParamSpec | None) -> None:
+    if wanted is None or got is None:
+        raise SpecMismatchError(f"{where}: only one of them has a vector `{name}`")
+    difference = wanted.difference(got)
+    if difference:
+        raise SpecMismatchError(f"{where}: its vector `{name}` {difference}")
+
+
+def _layouts(total: RunningSum) -> dict[str, ParamSpec]:
+    return {"delta": total.spec, **{name: spec for name, (spec, _) in total.extras.items()}}
 
 
 def mean_of(updates: Iterable[Update], weights: Iterable[float]) -> Aggregate:

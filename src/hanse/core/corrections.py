@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Protocol
 
 from hanse.core.errors import SettingError
@@ -62,8 +63,8 @@ class Proximal:
     mu: float
 
     def __post_init__(self) -> None:
-        if not self.mu >= 0:
-            raise SettingError("mu", f"must not be negative, got {self.mu}")
+        if not 0 <= self.mu < inf:
+            raise SettingError("mu", f"must be at least 0 and finite, got {self.mu}")
 
     @property
     def keeps(self) -> tuple[str, ...]:

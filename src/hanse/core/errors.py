@@ -54,7 +54,7 @@ class HanseError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # keyword-only arguments are lost by Exception's own pickling, and errors cross process pools
-        return (_rebuild, (type(self), self.message, self.hint))
+        return (_rebuild, (type(self), self.message, self.hint), vars(self))
 
 
 def _rebuild(kind: type[HanseError], message: str, hint: str | None) -> HanseError:

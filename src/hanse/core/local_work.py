@@ -49,10 +49,12 @@ class LocalWork:
         for name, value in (("epochs", self.epochs), ("steps", self.steps), ("accumulate", self.accumulate)):
             if value is not None and value < 1:
                 raise SettingError(name, f"must be at least 1, got {value}")
-        if self.batch_size != "all" and self.batch_size < 1:
+        if self.batch_size != "all" and (isinstance(self.batch_size, str) or self.batch_size < 1):
             raise SettingError("batch_size", f'must be at least 1, or "all", got {self.batch_size}')
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise SettingError("max_grad_norm", f"must be more than 0, got {self.max_grad_norm}")
+
+        self._check_upload()
 
     def lr(self, round_number: int) -> float:
         """The learning rate in round `round_number` (from 1)."""
@@ -72,3 +74,16 @@ class LocalWork:
             return self.steps
         batches = -(-num_examples // self.batch_length(num_examples))
         return self.epochs * -(-batches // self.accumulate)
+
+    def _check_upload(self) -> None:
+        if self.upload not in ("delta", "gradient"):
+            raise SettingError("upload", f'must be "delta" or "gradient", got {self.upload!r}')
+        if self.upload == "delta":
+            return
+        # no step is taken, so nothing would come of these, without a word
+        if self.correction is not None:
+            raise SettingError("correction", 'changes local steps, and upload = "gradient" takes none')
+        if self.personal:
+            raise SettingError(
+                "personal", 'names tensors that a client trains for itself; upload = "gradient" trains none'
+            )

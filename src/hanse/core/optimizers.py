@@ -8,7 +8,7 @@ costs as much as the step itself. They call methods that torch tensors have, and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 from typing import Any, Protocol
 
 from hanse.core.errors import SettingError
@@ -38,8 +38,8 @@ class Optimizer(Protocol):
 
 
 def _positive(where: str, value: float) -> None:
-    if not value > 0:
-        raise SettingError(where, f"must be more than 0, got {value}")
+    if not 0 < value < inf:
+        raise SettingError(where, f"must be more than 0 and finite, got {value}")
 
 
 def _in_unit(where: str, value: float) -> None:
@@ -48,8 +48,8 @@ def _in_unit(where: str, value: float) -> None:
 
 
 def _not_negative(where: str, value: float) -> None:
-    if not value >= 0:
-        raise SettingError(where, f"must not be negative, got {value}")
+    if not 0 <= value < inf:
+        raise SettingError(where, f"must be at least 0 and finite, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class SGD:
 
     def init(self, weights: Tensor) -> State:
         """A velocity where there is momentum."""
-        return {"velocity": weights.new_zeros(weights.shape)} if self.momentum else {}
+        return {"velocity": _zeros_like(weights)} if self.momentum else {}
 
     def update(self, weights: Tensor, grad: Tensor, state: State, *, lr: float, step: int) -> None:
         """One step, in place."""
@@ -175,8 +175,13 @@ def _adam_step(rule: Adam | AdamW, weights: Tensor, grad: Tensor, state: State, 
     weights.addcdiv_(mean, root, value=-lr / (1 - rule.beta1**step))
 
 
+def _zeros_like(weights: Tensor) -> Tensor:
+    # a clone keeps the layout in memory (channels-last kernels), which `new_zeros` does not
+    return weights.clone().zero_()
+
+
 def _adam_state(weights: Tensor) -> State:
-    return {name: weights.new_zeros(weights.shape) for name in ("mean", "square", "scratch")}
+    return {name: _zeros_like(weights) for name in ("mean", "square", "scratch")}
 
 
 def _check_adam(rule: Adam | AdamW) -> None:

@@ -104,9 +104,20 @@ class ParamSpec:
         return ParamSpec(tuple(t for t in self.tensors if t.name not in names), self.dtype)
 
     def indices_of(self, other: ParamSpec) -> np.ndarray:
-        """Where the tensors of `other` lie in this spec's vector: `[other.size]` of int64."""
+        """Where the tensors of `other` lie in this spec's vector: `[other.size]` of int64.
+
+        Raises:
+          SpecMismatchError: `other` has a tensor that this spec lacks, or has of another kind.
+        """
         if not other.tensors:
             return np.zeros(0, dtype=np.int64)
+        known = {tensor.name: tensor for tensor in self.tensors}
+        for tensor in other.tensors:
+            if tensor != known.get(tensor.name):
+                here = (
+                    f"; wanted {_describe(known[tensor.name])}" if tensor.name in known else ", which is unknown here"
+                )
+                raise SpecMismatchError(f"a part of the parameters has `{tensor.name}` as {_describe(tensor)}{here}")
         return np.concatenate([np.arange(self.slices[t.name].start, self.slices[t.name].stop) for t in other.tensors])
 
     def difference(self, other: ParamSpec) -> str | None:
@@ -153,6 +164,8 @@ class Params:
 
     spec: ParamSpec
     vector: Array = field(repr=False)
+
+    __array_ufunc__ = None  # so that `numpy_number * params` asks `Params` instead of making an array of objects
 
     def __post_init__(self) -> None:
         if tuple(self.vector.shape) != (self.spec.size,):
@@ -222,8 +235,6 @@ class Params:
 
     def overlay(self, part: Params) -> Params:
         """These values with the tensors of `part` put over them; returns a new vector."""
-        if part.spec == self.spec:
-            return part
         vector = self.copy().vector
         vector[self.spec.indices_of(part.spec)] = part.vector
         return Params(self.spec, vector)
@@ -246,9 +257,9 @@ class Params:
         """Whether no element is NaN or infinite."""
         xp = array_namespace(self.vector)
         # a sum is finite only if every term is, and costs one pass; its own overflow is ruled out next
-        if math.isfinite(float(xp.sum(self.vector))):
-            return True
-        return bool(xp.all(xp.isfinite(self.vector)))
+        with np.errstate(all="ignore"):
+            total = float(xp.sum(self.vector))
+        return math.isfinite(total) or bool(xp.all(xp.isfinite(self.vector)))
 
     def sha256(self) -> str:
         """Hex digest of the vector's bytes (little endian), the identity of a model."""
@@ -278,12 +289,13 @@ class Params:
         return Params(self.spec, -self.vector)
 
     def __mul__(self, scalar: float) -> Params:
-        return Params(self.spec, self.vector * scalar)
+        # a NumPy float64 would widen the whole vector, a Python float does not
+        return Params(self.spec, self.vector * float(scalar))
 
     __rmul__ = __mul__
 
     def __truediv__(self, scalar: float) -> Params:
-        return Params(self.spec, self.vector / scalar)
+        return Params(self.spec, self.vector / float(scalar))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.spec.slices)

@@ -175,6 +175,15 @@ class Stage(Protocol):
         ...
 
 
+@runtime_checkable
+class ChangesLayout(Protocol):
+    """A stage whose encoded deltas have another layout: whole numbers, a padded rotation, fewer elements."""
+
+    def encoded_spec(self, spec: ParamSpec) -> ParamSpec:
+        """The layout of an encoded delta that had `spec` before."""
+        ...
+
+
 class Transport(Protocol):
     """Moves phases to clients and replies back."""
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from hanse.aggregators.mean import Mean
 from hanse.core.aggregate import Aggregate
-from hanse.core.errors import NonFiniteUpdateError, PipelineError, SpecMismatchError
+from hanse.core.errors import NonFiniteUpdateError, PipelineError, SpecMismatchError, did_you_mean
 from hanse.core.messages import Update
 from hanse.core.params import ParamSpec
-from hanse.core.protocols import Aggregator, Stage, Weighting
+from hanse.core.protocols import Aggregator, ChangesLayout, Stage, Weighting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,11 @@ class Pipeline:
     weighting: Weighting = "examples"
 
     def __post_init__(self) -> None:
+        if self.weighting not in ("examples", "uniform"):
+            raise PipelineError(
+                f"weighting is {self.weighting!r}; clients are weighed by examples or uniformly",
+                hint=did_you_mean(str(self.weighting), ("examples", "uniform")),
+            )
         for stage in self.stages:
             if stage.needs_uniform_weights and self.weighting != "uniform":
                 raise PipelineError(
@@ -54,6 +59,13 @@ class Pipeline:
         closed = [i for i, stage in enumerate(self.stages) if not stage.additive]
         return closed[0] if closed else len(self.stages)
 
+    def aggregated_spec(self, spec: ParamSpec) -> ParamSpec:
+        """The layout in which updates are aggregated: `spec` as the stages that stay closed have encoded it."""
+        for stage in self.stages[: self.opened_up_to]:
+            if isinstance(stage, ChangesLayout):
+                spec = stage.encoded_spec(spec)
+        return spec
+
     def encode(self, update: Update, rngs: Iterable[np.random.Generator]) -> Update:
         """The client's half: all stages, left to right.
 
@@ -68,13 +80,17 @@ class Pipeline:
     def open(self, update: Update, *, expected: ParamSpec | None = None) -> Update:
         """The server's half for one reply: decode as far as it must be, and check it.
 
+        Args:
+          update: As the client sent it.
+          expected: The layout of the shared model, which the client's delta had before it was encoded.
+
         Raises:
-          SpecMismatchError: The decoded update has another layout than `expected`.
+          SpecMismatchError: The update, opened so far, has another layout than follows from `expected`.
           NonFiniteUpdateError: The update holds NaN or an infinity.
         """
         for stage in reversed(self.stages[self.opened_up_to :]):
             update = stage.decode(update)
-        difference = expected.difference(update.delta.spec) if expected is not None else None
+        difference = self.aggregated_spec(expected).difference(update.delta.spec) if expected is not None else None
         if difference:
             raise SpecMismatchError(
                 f"round {update.round}: client `{update.client}`: its update {difference}",
@@ -93,8 +109,8 @@ class Pipeline:
         return float(update.num_examples) if self.weighting == "examples" else 1.0
 
     def zero(self, spec: ParamSpec) -> Any:
-        """The aggregator's accumulator of nothing."""
-        return self.aggregator.zero(spec)
+        """The aggregator's accumulator of nothing, for updates of a model of this layout."""
+        return self.aggregator.zero(self.aggregated_spec(spec))
 
     def accumulate(self, accumulator: Any, update: Update) -> Any:
         """Add one opened update."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hanse.core.aggregate import Aggregate
+from hanse.core.errors import PipelineError
 from hanse.core.local_work import LocalWork
 from hanse.core.params import Params
 from hanse.core.protocols import Weighting
@@ -53,7 +54,14 @@ class CyclicTransfer:
         return self.local
 
     def step(self, state: ModelState, aggregate: Aggregate) -> ModelState:
-        """Take over the one client's weights."""
+        """Take over the one client's weights.
+
+        Raises:
+          PipelineError: The aggregate is of several clients.
+        """
         if aggregate.num_clients != 1:
-            raise ValueError(f"cyclic transfer takes one client a round, got {aggregate.num_clients}")
+            raise PipelineError(
+                f"CyclicTransfer takes one client a round; {aggregate.num_clients} delivered",
+                hint='use cohort = { use = "cyclic" }',
+            )
         return ModelState(state.params + aggregate.delta)

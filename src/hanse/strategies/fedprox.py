@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from hanse.core.aggregate import Aggregate
 from hanse.core.corrections import Proximal
+from hanse.core.errors import SettingError
 from hanse.core.local_work import LocalWork
 from hanse.core.params import Params
 from hanse.core.protocols import Weighting
@@ -35,6 +36,8 @@ class FedProx:
 
     def __post_init__(self) -> None:
         Proximal(mu=self.mu)  # refuses a negative μ before anything runs
+        if self.local.correction is not None:
+            raise SettingError("local.correction", "FedProx brings a correction of its own, the proximal term")
 
     def init(self, params: Params) -> ModelState:
         """The model before training."""

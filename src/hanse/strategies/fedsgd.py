@@ -39,6 +39,7 @@ class FedSGD:
     def __post_init__(self) -> None:
         if not self.lr > 0:
             raise SettingError("lr", f"must be more than 0, got {self.lr}")
+        self.local_work(1)  # refuses a bad batch size before anything runs
 
     def init(self, params: Params) -> ModelState:
         """The model before training."""
