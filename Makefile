@@ -8,10 +8,10 @@
 SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
-# What goes wrong is shown; all that pip has to say is in the log.
-PIP_LOG := $(VENV)/pip.log
-PIP := $(BIN)/python -m pip --disable-pip-version-check --log $(PIP_LOG) install -qq -c constraints.txt
-PIP_FAILED := { echo "The installation failed; $(PIP_LOG) says more. A second call goes on from here." >&2; exit 1; }
+# All that pip says goes into a log; what goes wrong is shown.
+LOG := $(VENV)/pip.log
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off -c constraints.txt
+FAILED := { grep -v WARNING $(LOG) | tail -n 20; echo "The installation failed; $(LOG) says more."; exit 1; } >&2
 REQUIREMENTS := pyproject.toml constraints.txt
 JOB := examples/hospitals/job.toml
 ARGS ?=
@@ -65,18 +65,18 @@ clean: ## Remove what was built and cached; .venv and runs stay
 # A stamp says that the set-up is done for these requirements; it is written last, so a set-up cut short starts again.
 
 $(VENV)/.ready-app: $(VENV)/.made $(REQUIREMENTS)
-	@echo "Installing Hanse and what it needs into $(VENV) (the first time: a few hundred MB, some minutes) ..."
-	@$(PIP) -e ".[all]" || $(PIP_FAILED)
+	@echo "Installing Hanse and what it needs into $(VENV); the first time takes some minutes (tail -f $(LOG)) ..."
+	@$(PIP) -e ".[all]" >$(LOG) 2>&1 || $(FAILED)
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.made $(REQUIREMENTS)
-	@echo "Installing Hanse and the developers' tools into $(VENV) (the first time: a few hundred MB, some minutes) ..."
-	@$(PIP) -e ".[dev]" || $(PIP_FAILED)
+	@echo "Installing Hanse and the developers' tools into $(VENV); the first time takes some minutes (tail -f $(LOG)) ..."
+	@$(PIP) -e ".[dev]" >$(LOG) 2>&1 || $(FAILED)
 	@touch $@ $(VENV)/.ready-app
 
 $(VENV)/.ready-docs: $(VENV)/.ready-dev
 	@echo "Installing what builds the documentation into $(VENV) ..."
-	@$(PIP) -e ".[dev,docs]" || $(PIP_FAILED)
+	@$(PIP) -e ".[dev,docs]" >$(LOG) 2>&1 || $(FAILED)
 	@touch $@
 
 $(VENV)/.made:
