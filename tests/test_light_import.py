@@ -1,0 +1,47 @@
+"""`import hanse` and `hanse --help` stay light: what is slow to import waits until it is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "pandas", "pyarrow", "sklearn", "scipy", "sqlalchemy", "matplotlib", "PIL", "jinja2")
+
+IMPORT = "import hanse"
+HELP = """
+from hanse.cli.main import run
+sys.argv = ["hanse", "--help"]
+try:
+    run()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+"""
+
+
+def loaded_by(code: str) -> set[str]:
+    """The heavy packages that a fresh interpreter has loaded after running this code."""
+    report = f"print('loaded:', *[name for name in {HEAVY!r} if name in sys.modules])"
+    ended = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\n{report}"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    last = ended.stdout.splitlines()[-1]
+    assert last.startswith("loaded:")
+    return set(last.split()[1:])
+
+
+@pytest.mark.parametrize("code", [IMPORT, HELP], ids=["import hanse", "hanse --help"])
+def test_nothing_heavy_is_loaded(code: str) -> None:
+    assert loaded_by(code) == set()
+
+
+def test_the_check_sees_what_is_loaded() -> None:
+    assert loaded_by("import sqlalchemy") == {"sqlalchemy"}
+
+
+def test_import_takes_little_time() -> None:
+    code = "import time; began = time.process_time(); import hanse; print(time.process_time() - began)"
+    seconds = [float(subprocess.check_output([sys.executable, "-c", code], text=True)) for _ in range(3)]
+    assert min(seconds) < 0.3  # of processor time, so that a busy machine does not matter
