@@ -153,7 +153,8 @@ class ClientRuntime:
 
     def _whole(self, shared: Params, personal: Params | None) -> Params:
         """All the weights a client works with: shared ones, and its own or the initial ones for the rest."""
-        if shared.spec == self._task_spec():
+        spec = self._task_spec()
+        if shared.spec is spec or shared.spec == spec:
             return shared
         start = self._initial_params().overlay(shared)
         return start if personal is None else start.overlay(personal)

@@ -15,17 +15,18 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from hanse.core.corrections import StepContext
 from hanse.core.errors import EmptyClientError, JobError
 from hanse.core.local_work import LocalWork
 from hanse.core.messages import Sums
-from hanse.core.optimizers import State
-from hanse.core.params import Params, ParamSpec, TensorSpec
+from hanse.core.optimizers import SGD, Optimizer, State
+from hanse.core.params import Params, ParamSpec
 from hanse.core.randomness import derive_seed
 from hanse.data.examples import Examples
 from hanse.trainers.base import Key, LocalFailure, LocalJob, LocalResult
 from hanse.trainers.batches import passes
 from hanse.trainers.cache import ByteCache
+from hanse.trainers.correction_vectors import CorrectionVectors
+from hanse.trainers.lane import Lane
 from hanse.trainers.loss_scale import LossScale
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -86,18 +87,13 @@ class ResidentTrainer:
         cache_bytes: int = _CACHE_BYTES,
     ) -> None:
         self._task = task
-        self._device = _device(device)
         self._precision = precision
-        self._module = task.module().to(self._device)
-        self._has_images = any(p.dim() == 4 for p in self._module.parameters())
+        self._module = task.module().to(_device(device))
+        self._lane = Lane(self._module, task.spec)
+        self._device = self._lane.device if task.spec.size else _device(device)
+        self._has_images = any(len(tensor.shape) == 4 for tensor in task.spec.tensors)
         self._has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self._module.modules())
-        if self._has_images:
-            self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        named = dict(self._module.named_parameters()) | dict(self._module.named_buffers())
-        self._spec = task.spec
-        self._weights = [named[tensor.name].detach() for tensor in self._spec.tensors]
-        self._params = [named[tensor.name] for tensor in self._spec.tensors if tensor.trainable]
-        self._trainable = ParamSpec(tuple(t for t in self._spec.tensors if t.trainable), self._spec.dtype)
+        self._trainable = ParamSpec(tuple(t for t in task.spec.tensors if t.trainable), task.spec.dtype)
         self._cache: ByteCache[tuple[Tensor, Tensor]] = ByteCache(
             cache_bytes, lambda pair: sum(t.numel() * t.element_size() for t in pair)
         )
@@ -141,56 +137,59 @@ class ResidentTrainer:
                 hint="leave it out of the federation, or give it examples; natural partitions take min_examples",
             )
         anchor = self._load(job.start)
+        vectors = CorrectionVectors.of(work, job, self._trainable, anchor)
         with _seeded(self._device, derive_seed(job.seed, "torch")):
             if work.upload == "gradient":
-                delta, steps, loss = self._full_gradient(work, x, y), 0, None
-                contexts = _Contexts.empty()
+                (grads, loss), steps = self._full_gradient(work, x, y), 0
+                delta = self._lane.minus(anchor)  # of the buffers; no step has changed the rest
+                delta[: self._trainable.size] = -torch.cat([grad.reshape(-1) for grad in grads])
             else:
-                contexts = self._contexts(work, job, anchor)
-                steps, loss = self._run_steps(work, round_number, job.seed, x, y, contexts)
-                delta = self._flatten(self._weights).sub_(anchor)
-        extras = contexts.finish(work, self._flat_trainable(), round_number, steps)
-        sums = {"count": float(len(x))} if loss is None else {"count": float(len(x)), "loss": loss * len(x)}
+                loss, steps = self._run_steps(work, round_number, job.seed, x, y, vectors)
+                delta = self._lane.minus(anchor)
+        extras: Mapping[str, Tensor] = {}
+        if vectors is not None:
+            weights = self._lane.copy()[: self._trainable.size]
+            extras = vectors.finish(work, weights, lr=work.lr(round_number), num_steps=steps)
         return LocalResult(
             client=job.client,
-            delta=Params(self._spec, delta.cpu().numpy()),
+            delta=Params(self._lane.spec, delta.cpu().numpy()),
             num_examples=len(x),
             num_steps=steps,
             personal=self._personal(job.personal),
             extras={name: Params(self._trainable, value.cpu().numpy()) for name, value in extras.items()},
-            kept={name: Params(self._trainable, value.cpu().numpy()) for name, value in contexts.kept.items()},
-            sums=sums,
+            kept={} if vectors is None else vectors.kept_params(),
+            sums={"count": float(len(x)), "loss": loss * len(x)},
             seconds=time.perf_counter() - began,
         )
 
     def _run_steps(
-        self, work: LocalWork, round_number: int, seed: int, x: Tensor, y: Tensor, contexts: _Contexts
-    ) -> tuple[int, float]:
-        """Take all local steps; their number, and the mean loss over the examples seen."""
-        weights = [param.detach() for param in self._params]
+        self, work: LocalWork, round_number: int, seed: int, x: Tensor, y: Tensor, vectors: CorrectionVectors | None
+    ) -> tuple[float, int]:
+        """Take all local steps; the mean loss over the examples seen, and the number of steps."""
+        weights = self._lane.weights
         states: list[State] = [work.optimizer.init(weight) for weight in weights]
         scale = LossScale() if self._precision == "float16" else None
-        lr, correction, update = work.lr(round_number), work.correction, work.optimizer.update
+        lr, update = work.lr(round_number), work.optimizer.update
+        fused = _is_plain_sgd(work.optimizer)
         losses: list[Tensor] = []
         counts: list[int] = []
-        taken, wanted = 0, work.num_steps(len(x))
-        for batches in islice(self._steps(work, x, y, seed), wanted):
+        step = 0
+        for step, batches in enumerate(islice(self._steps(work, x, y, seed), work.num_steps(len(x))), start=1):
             grads, loss, count = self._gradient(batches, scale)
-            taken += 1
             losses.append(loss)
             counts.append(count)
-            if grads is None:
+            if scale is not None and not scale.unscale(grads):
                 continue  # the scaled loss overflowed: the scale was halved, the step is skipped
             if work.max_grad_norm is not None:
                 _clip(grads, work.max_grad_norm)
-            if correction is not None:
-                for grad, weight, context in zip(grads, weights, contexts.by_tensor, strict=True):
-                    correction.correct(grad, weight, context)
+            if vectors is not None:
+                vectors.correct(work, grads, weights)
+            if fused:
+                torch._foreach_add_(weights, grads, alpha=-lr)
+                continue
             for weight, grad, state in zip(weights, grads, states, strict=True):
-                update(weight, grad, state, lr=lr, step=taken)
-        seen = torch.tensor(counts, dtype=torch.float64)
-        mean = torch.dot(torch.stack(losses).to("cpu", torch.float64), seen) / seen.sum()
-        return taken, float(mean)
+                update(weight, grad, state, lr=lr, step=step)
+        return _weighted_mean(losses, counts), step
 
     def _steps(self, work: LocalWork, x: Tensor, y: Tensor, seed: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
         """The batches of each step; a pass is gathered once, so that its batches are slices."""
@@ -207,44 +206,40 @@ class ResidentTrainer:
 
     def _gradient(
         self, batches: list[tuple[Tensor, Tensor]], scale: LossScale | None
-    ) -> tuple[list[Tensor] | None, Tensor, int]:
-        """Mean gradient over the batches' examples (None where it overflowed), mean loss, examples."""
+    ) -> tuple[list[Tensor], Tensor, int]:
+        """Mean gradient over the batches' examples (times the loss scale), mean loss, examples."""
+        if len(batches) == 1:
+            return (*self._batch_gradient(*batches[0], scale), batches[0][0].shape[0])
         count = sum(len(inputs) for inputs, _ in batches)
-        total: list[Tensor] | None = None
-        mean_loss: Tensor | None = None
+        total: list[Tensor] = []
+        mean_loss = torch.zeros((), device=self._device)
         for inputs, targets in batches:
-            with self._autocast():
-                loss = self._task.loss(self._module(inputs), targets)
-            scaled = loss if scale is None else loss * scale.value
-            found = torch.autograd.grad(scaled, self._params, allow_unused=True)
-            grads = [torch.zeros_like(p) if g is None else g for g, p in zip(found, self._params, strict=True)]
-            detached = loss.detach()
-            if len(batches) == 1:
-                total, mean_loss = grads, detached
-                break
+            grads, loss = self._batch_gradient(inputs, targets, scale)
             share = len(inputs) / count
             torch._foreach_mul_(grads, share)
-            total = grads if total is None else _added(total, grads)
-            mean_loss = detached * share if mean_loss is None else mean_loss + detached * share
-        assert total is not None
-        assert mean_loss is not None
-        if scale is not None and not scale.unscale(total):
-            return None, mean_loss, count
+            if total:
+                torch._foreach_add_(total, grads)
+            else:
+                total = grads
+            mean_loss = mean_loss + loss * share
         return total, mean_loss, count
 
-    def _full_gradient(self, work: LocalWork, x: Tensor, y: Tensor) -> Tensor:
-        """Minus the mean gradient over all examples at the loaded weights: `[P]`, zero for buffers."""
-        size = work.batch_length(len(x))
-        batches = self._cut(x, y, size)
-        buffers = {tensor.name: weight.clone() for tensor, weight in self._named_weights() if not tensor.trainable}
-        grads, _, _ = self._gradient(batches, None)
-        assert grads is not None
-        by_name = dict(zip((t.name for t in self._trainable.tensors), grads, strict=True))
-        parts = [
-            -by_name[tensor.name] if tensor.trainable else after - buffers[tensor.name]
-            for tensor, after in self._named_weights()
-        ]
-        return self._flatten(parts)
+    def _batch_gradient(self, inputs: Tensor, targets: Tensor, scale: LossScale | None) -> tuple[list[Tensor], Tensor]:
+        """Gradient of the mean loss over one batch, times the loss scale if there is one; the mean loss."""
+        if self._precision == "float32":
+            loss = self._task.loss(self._module(inputs), targets)
+        else:
+            with self._autocast():
+                loss = self._task.loss(self._module(inputs), targets)
+        params = self._lane.parameters
+        found = torch.autograd.grad(loss if scale is None else loss * scale.value, params, allow_unused=True)
+        grads = [torch.zeros_like(p) if g is None else g for g, p in zip(found, params, strict=True)]
+        return grads, loss.detach()
+
+    def _full_gradient(self, work: LocalWork, x: Tensor, y: Tensor) -> tuple[list[Tensor], float]:
+        """The mean gradient over all examples at the loaded weights, and their mean loss."""
+        grads, loss, _ = self._gradient(self._cut(x, y, work.batch_length(len(x))), None)
+        return grads, float(loss)
 
     def _cut(self, x: Tensor, y: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
         """Batches as views; batch norm can't train on one example, so a lone last one joins the batch before it."""
@@ -254,45 +249,19 @@ class ResidentTrainer:
             lengths[-2:] = [size + 1]
         return list(zip(torch.split(x, lengths), torch.split(y, lengths), strict=True))
 
-    def _named_weights(self) -> Iterator[tuple[TensorSpec, Tensor]]:
-        return zip(self._spec.tensors, self._weights, strict=True)
-
-    def _contexts(self, work: LocalWork, job: LocalJob, anchor: Tensor) -> _Contexts:
-        if work.correction is None:
-            return _Contexts.empty()
-
-        def vector(params: Params) -> Tensor:
-            return torch.from_numpy(params.numpy().copy()).to(self._device)
-
-        received = {name: vector(params) for name, params in job.received.items()}
-        kept = {
-            name: vector(job.kept[name]) if name in job.kept else torch.zeros_like(anchor[: self._trainable.size])
-            for name in work.correction.keeps
-        }
-        return _Contexts(self._trainable, anchor[: self._trainable.size], received, kept)
-
     def _load(self, params: Params) -> Tensor:
-        """Copy a model into the module; returns its vector on the device."""
+        """Copy a model into the lane; returns its vector on the device."""
         vector = params.vector
-        flat = vector if isinstance(vector, Tensor) else torch.from_numpy(params.numpy())
-        flat = flat.to(self._device)
-        with torch.no_grad():
-            torch._foreach_copy_(self._weights, _views(self._spec, flat))
+        flat = (vector if isinstance(vector, Tensor) else torch.from_numpy(params.numpy())).to(self._device)
+        self._lane.load(flat)
         return flat
-
-    def _flatten(self, tensors: list[Tensor]) -> Tensor:
-        flat = torch.empty(self._spec.size, dtype=getattr(torch, self._spec.dtype), device=self._device)
-        torch._foreach_copy_(_views(self._spec, flat), tensors)
-        return flat
-
-    def _flat_trainable(self) -> Tensor:
-        return self._flatten(self._weights)[: self._trainable.size]
 
     def _personal(self, names: frozenset[str]) -> Params | None:
         if not names:
             return None
-        spec = ParamSpec(tuple(t for t in self._spec.tensors if t.name in names), self._spec.dtype)
-        return Params(self._spec, self._flatten(self._weights).cpu().numpy()).select(spec)
+        spec = self._lane.spec
+        wanted = ParamSpec(tuple(t for t in spec.tensors if t.name in names), spec.dtype)
+        return Params(spec, self._lane.copy().cpu().numpy()).select(wanted)
 
     def _tensors(self, key: Key, examples: Callable[[], Examples]) -> tuple[Tensor, Tensor]:
         def make() -> tuple[Tensor, Tensor]:
@@ -309,35 +278,15 @@ class ResidentTrainer:
         return torch.autocast(self._device.type, dtype=getattr(torch, self._precision))
 
 
-class _Contexts:
-    """A correction's vectors, whole and cut into one view per tensor."""
-
-    def __init__(self, spec: ParamSpec, anchor: Tensor, received: dict[str, Tensor], kept: dict[str, Tensor]) -> None:
-        self.kept = kept
-        self._whole = StepContext(anchor, received, kept)
-        cut = {name: _views(spec, vector) for name, vector in {**received, **kept}.items()}
-        self.by_tensor = [
-            StepContext(part, {n: cut[n][i] for n in received}, {n: cut[n][i] for n in kept})
-            for i, part in enumerate(_views(spec, anchor))
-        ]
-
-    @staticmethod
-    def empty() -> _Contexts:
-        return _Contexts(ParamSpec(()), torch.zeros(0), {}, {})
-
-    def finish(self, work: LocalWork, weights: Tensor, round_number: int, steps: int) -> Mapping[str, Tensor]:
-        if work.correction is None or work.upload == "gradient":
-            return {}
-        return work.correction.finish(weights, self._whole, lr=work.lr(round_number), num_steps=steps)
+def _is_plain_sgd(optimizer: Optimizer) -> bool:
+    """Whether a step is `w -= lr * g` and nothing else, which one fused call does for all tensors, bit for bit."""
+    return isinstance(optimizer, SGD) and not optimizer.momentum and not optimizer.weight_decay
 
 
-def _views(spec: ParamSpec, flat: Tensor) -> list[Tensor]:
-    return [flat[spec.slices[tensor.name]].view(tensor.shape) for tensor in spec.tensors]
-
-
-def _added(total: list[Tensor], more: list[Tensor]) -> list[Tensor]:
-    torch._foreach_add_(total, more)
-    return total
+def _weighted_mean(values: list[Tensor], counts: list[int]) -> float:
+    """`Σ counts · values / Σ counts`, with one wait for the device."""
+    weights = torch.tensor(counts, dtype=torch.float64)
+    return float(torch.dot(torch.stack(values).to("cpu", torch.float64), weights) / weights.sum())
 
 
 def _clip(grads: list[Tensor], bound: float) -> None:
