@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -99,4 +99,4 @@ def fan_out(sinks: Iterable[Sink]) -> Sink:
 
 def as_record(event: Event) -> dict[str, Any]:
     """The event as plain values, its class under ``event``, for JSON lines."""
-    return {"event": type(event).__name__, **asdict(event)}
+    return {"event": type(event).__name__, **vars(event)}

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from hanse.core.errors import StorageError, StorageFullError
-from hanse.core.events import Event, as_record
+from hanse.core.events import ClientFinished, Event, as_record
 
 
 def _now() -> datetime:
@@ -23,7 +23,8 @@ def _now() -> datetime:
 class EventLog:
     """A sink that appends each event to a file, one line of strict JSON each.
 
-    A line is written at once and whole, its time first, in UTC. JSON has no NaN and no
+    A line is written whole, its time first, in UTC: at once, but for the many `ClientFinished`, which
+    wait for the next other event. JSON has no NaN and no
     infinities: they are written as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``,
     which `float` reads back. Where an earlier process died within a line, that line is ended
     before the next one, so that every following line is whole.
@@ -40,6 +41,7 @@ class EventLog:
     def __init__(self, path: str | Path, *, clock: Callable[[], datetime] = _now) -> None:
         self.path = Path(path)
         self._clock = clock
+        self._pending = bytearray()
         try:
             self._file: FileIO = self.path.open("ab+", buffering=0)
             self._torn = self._ends_within_a_line()
@@ -50,14 +52,16 @@ class EventLog:
         """Appends one event."""
         record = {"time": self._clock().astimezone(UTC).isoformat(), **as_record(event)}
         line = json.dumps(_strict(record), ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
-        try:
-            self._append((b"\n" if self._torn else b"") + line + b"\n")
-        except OSError as error:
-            raise self._translated(error) from error
+        self._pending += line + b"\n"
+        if not isinstance(event, ClientFinished):
+            self._flush()
 
     def close(self) -> None:
-        """Closes the file; the log takes no events after that."""
-        self._file.close()
+        """Writes what is pending and closes the file; the log takes no events after that."""
+        try:
+            self._flush()
+        finally:
+            self._file.close()
 
     def __enter__(self) -> EventLog:
         return self
@@ -67,10 +71,19 @@ class EventLog:
     ) -> None:
         self.close()
 
-    def _append(self, data: bytes) -> None:
-        self._torn = True  # until the whole line is there: a full disk may take a part of it
-        while data:
-            data = data[self._file.write(data) or 0 :]
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        data = bytes(self._pending)
+        self._pending.clear()
+        if self._torn:
+            data = b"\n" + data
+        self._torn = True  # until all of it is there: a full disk may take a part of it
+        try:
+            while data:
+                data = data[self._file.write(data) or 0 :]
+        except OSError as error:
+            raise self._translated(error) from error
         self._torn = False
 
     def _ends_within_a_line(self) -> bool:

@@ -88,6 +88,7 @@ class ResidentTrainer:
     ) -> None:
         self._task = task
         self._precision = precision
+        self._mixed = precision != "float32"
         self._module = task.module().to(_device(device))
         self._lane = Lane(self._module, task.spec)
         self._device = self._lane.device if task.spec.size else _device(device)
@@ -167,17 +168,21 @@ class ResidentTrainer:
     ) -> tuple[float, int]:
         """Take all local steps; the mean loss over the examples seen, and the number of steps."""
         weights = self._lane.weights
-        states: list[State] = [work.optimizer.init(weight) for weight in weights]
+        fused = _is_plain_sgd(work.optimizer)
+        states: list[State] = [] if fused else [work.optimizer.init(weight) for weight in weights]
         scale = LossScale() if self._precision == "float16" else None
         lr, update = work.lr(round_number), work.optimizer.update
-        fused = _is_plain_sgd(work.optimizer)
         losses: list[Tensor] = []
         counts: list[int] = []
-        step = 0
-        for step, batches in enumerate(islice(self._steps(work, x, y, seed), work.num_steps(len(x))), start=1):
-            grads, loss, count = self._gradient(batches, scale)
+        for batches in islice(self._steps(work, x, y, seed), work.num_steps(len(x))):
+            if len(batches) == 1:
+                inputs, targets = batches[0]
+                grads, loss = self._batch_gradient(inputs, targets, scale)
+                counts.append(inputs.shape[0])
+            else:
+                grads, loss, count = self._mean_gradient(batches, scale)
+                counts.append(count)
             losses.append(loss)
-            counts.append(count)
             if scale is not None and not scale.unscale(grads):
                 continue  # the scaled loss overflowed: the scale was halved, the step is skipped
             if work.max_grad_norm is not None:
@@ -188,8 +193,8 @@ class ResidentTrainer:
                 torch._foreach_add_(weights, grads, alpha=-lr)
                 continue
             for weight, grad, state in zip(weights, grads, states, strict=True):
-                update(weight, grad, state, lr=lr, step=step)
-        return _weighted_mean(losses, counts), step
+                update(weight, grad, state, lr=lr, step=len(losses))
+        return _weighted_mean(losses, counts), len(losses)
 
     def _steps(self, work: LocalWork, x: Tensor, y: Tensor, seed: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
         """The batches of each step; a pass is gathered once, so that its batches are slices."""
@@ -204,12 +209,10 @@ class ResidentTrainer:
             for start in range(0, len(pairs), work.accumulate):
                 yield pairs[start : start + work.accumulate]
 
-    def _gradient(
+    def _mean_gradient(
         self, batches: list[tuple[Tensor, Tensor]], scale: LossScale | None
     ) -> tuple[list[Tensor], Tensor, int]:
-        """Mean gradient over the batches' examples (times the loss scale), mean loss, examples."""
-        if len(batches) == 1:
-            return (*self._batch_gradient(*batches[0], scale), batches[0][0].shape[0])
+        """Mean gradient over the examples of several batches (times the loss scale), mean loss, examples."""
         count = sum(len(inputs) for inputs, _ in batches)
         total: list[Tensor] = []
         mean_loss = torch.zeros((), device=self._device)
@@ -226,11 +229,11 @@ class ResidentTrainer:
 
     def _batch_gradient(self, inputs: Tensor, targets: Tensor, scale: LossScale | None) -> tuple[list[Tensor], Tensor]:
         """Gradient of the mean loss over one batch, times the loss scale if there is one; the mean loss."""
-        if self._precision == "float32":
-            loss = self._task.loss(self._module(inputs), targets)
-        else:
+        if self._mixed:
             with self._autocast():
                 loss = self._task.loss(self._module(inputs), targets)
+        else:
+            loss = self._task.loss(self._module(inputs), targets)
         params = self._lane.parameters
         found = torch.autograd.grad(loss if scale is None else loss * scale.value, params, allow_unused=True)
         grads = [torch.zeros_like(p) if g is None else g for g, p in zip(found, params, strict=True)]
@@ -238,7 +241,7 @@ class ResidentTrainer:
 
     def _full_gradient(self, work: LocalWork, x: Tensor, y: Tensor) -> tuple[list[Tensor], float]:
         """The mean gradient over all examples at the loaded weights, and their mean loss."""
-        grads, loss, _ = self._gradient(self._cut(x, y, work.batch_length(len(x))), None)
+        grads, loss, _ = self._mean_gradient(self._cut(x, y, work.batch_length(len(x))), None)
         return grads, float(loss)
 
     def _cut(self, x: Tensor, y: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
@@ -285,8 +288,8 @@ def _is_plain_sgd(optimizer: Optimizer) -> bool:
 
 def _weighted_mean(values: list[Tensor], counts: list[int]) -> float:
     """`Σ counts · values / Σ counts`, with one wait for the device."""
-    weights = torch.tensor(counts, dtype=torch.float64)
-    return float(torch.dot(torch.stack(values).to("cpu", torch.float64), weights) / weights.sum())
+    found: list[float] = torch.stack(values).tolist()
+    return sum(value * count for value, count in zip(found, counts, strict=True)) / sum(counts)
 
 
 def _clip(grads: list[Tensor], bound: float) -> None:
