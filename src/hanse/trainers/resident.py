@@ -6,27 +6,30 @@ already on the device, and the update rule works in place on the module's own te
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from hanse.core.corrections import StepContext
-from hanse.core.errors import EmptyClientError, JobError
+from hanse.core.errors import EmptyClientError, JobError, NonFiniteUpdateError
 from hanse.core.local_work import LocalWork
 from hanse.core.messages import Sums
 from hanse.core.optimizers import State
-from hanse.core.params import Params, ParamSpec, TensorSpec
+from hanse.core.params import Params, ParamSpec
 from hanse.core.randomness import derive_seed
 from hanse.data.examples import Examples
 from hanse.trainers.base import Key, LocalFailure, LocalJob, LocalResult
 from hanse.trainers.batches import passes
 from hanse.trainers.cache import ByteCache
+from hanse.trainers.contexts import Contexts
+from hanse.trainers.divergence import refuse_non_finite
 from hanse.trainers.loss_scale import LossScale
+from hanse.trainers.module_weights import ModuleWeights
 
 Precision = Literal["float32", "bfloat16", "float16"]
 _CACHE_BYTES = 64 << 20
@@ -93,11 +96,7 @@ class ResidentTrainer:
         self._has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self._module.modules())
         if self._has_images:
             self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        named = dict(self._module.named_parameters()) | dict(self._module.named_buffers())
-        self._spec = task.spec
-        self._weights = [named[tensor.name].detach() for tensor in self._spec.tensors]
-        self._params = [named[tensor.name] for tensor in self._spec.tensors if tensor.trainable]
-        self._trainable = ParamSpec(tuple(t for t in self._spec.tensors if t.trainable), self._spec.dtype)
+        self._weights = ModuleWeights(self._module, task.spec, self._device)
         self._cache: ByteCache[tuple[Tensor, Tensor]] = ByteCache(
             cache_bytes, lambda pair: sum(t.numel() * t.element_size() for t in pair)
         )
@@ -118,90 +117,107 @@ class ResidentTrainer:
 
     def evaluate(self, params: Params, key: Key, examples: Callable[[], Examples]) -> Sums:
         """Sums over all examples, in the module's evaluation mode."""
-        x, y = self._tensors(key, examples)
-        if not len(x):
-            return {"count": 0.0}
-        self._load(params)
-        self._module.eval()
+        with self._tensors(key, examples) as (x, y):
+            if not len(x):
+                return {"count": 0.0}
+            self._weights.load(params)
+            self._module.eval()
+            try:
+                return self._task.sums(self._measure(x, y))
+            finally:
+                self._module.train()
+
+    def _measure(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         batch = 100 if self._has_images else 1000  # measured: small batches stay in the cache under convolutions
         total: dict[str, Tensor] = {}
-        with torch.inference_mode(), self._autocast():
+        # not inference_mode: what a layer makes in it and keeps (a mask, say) could never be trained with
+        with torch.no_grad(), self._autocast():
             for inputs, targets in zip(torch.split(x, batch), torch.split(y, batch), strict=True):
                 for name, value in self._task.measure(self._module(inputs), targets).items():
                     total[name] = total[name] + value if name in total else value
-        self._module.train()
-        return self._task.sums(total)
+        return total
 
     def _train_one(self, work: LocalWork, round_number: int, job: LocalJob) -> LocalResult:
         began = time.perf_counter()
-        x, y = self._tensors((job.client, "train"), job.examples)
-        if not len(x):
-            raise EmptyClientError(
-                f"client `{job.client}` holds no training example",
-                hint="leave it out of the federation, or give it examples; natural partitions take min_examples",
-            )
-        anchor = self._load(job.start)
-        with torch.random.fork_rng(devices=_cuda_index(self._device)):
-            torch.manual_seed(derive_seed(job.seed, "torch"))
-            if work.upload == "gradient":
-                delta, steps, loss = self._full_gradient(work, x, y), 0, None
-                contexts = _Contexts.empty()
-            else:
-                contexts = self._contexts(work, job, anchor)
-                steps, loss = self._run_steps(work, round_number, job.seed, x, y, contexts)
-                delta = self._flatten(self._weights).sub_(anchor)
-        extras = contexts.finish(work, self._flat_trainable(), round_number, steps)
-        sums = {"count": float(len(x))} if loss is None else {"count": float(len(x)), "loss": loss * len(x)}
+        with self._tensors((job.client, "train"), job.examples) as (x, y):
+            count = len(x)
+            if not count:
+                raise EmptyClientError(
+                    f"client `{job.client}` holds no training example",
+                    hint="leave it out of the federation, or give it examples; natural partitions take min_examples",
+                )
+            anchor = self._weights.load(job.start)
+            contexts = None
+            if work.correction is not None:
+                trainable = self._weights.trainable
+                contexts = Contexts(trainable, anchor[: trainable.size], work.correction, job)
+            with self._seeded(derive_seed(job.seed, "torch")):
+                if work.upload == "gradient":
+                    steps = 0
+                    delta, loss = self._full_gradient(work, x, y)
+                else:
+                    steps, loss = self._run_steps(work, round_number, job.seed, (x, y), contexts)
+                    delta = self._weights.collect().sub_(anchor)
+        extras: dict[str, Params] = {}
+        kept: dict[str, Params] = {}
+        if contexts is not None:
+            extras, kept = contexts.finish(self._weights.collect, lr=work.lr(round_number), num_steps=steps)
+        whole = Params(self._weights.spec, delta.cpu().numpy())
+        refuse_non_finite(job.client, round_number, {"delta": whole, **extras, **kept})
         return LocalResult(
             client=job.client,
-            delta=Params(self._spec, delta.cpu().numpy()),
-            num_examples=len(x),
+            delta=whole,
+            num_examples=count,
             num_steps=steps,
             personal=self._personal(job.personal),
-            extras={name: Params(self._trainable, value.cpu().numpy()) for name, value in extras.items()},
-            kept={name: Params(self._trainable, value.cpu().numpy()) for name, value in contexts.kept.items()},
-            sums=sums,
+            extras=extras,
+            kept=kept,
+            sums={"count": float(count), "loss": loss * count},
             seconds=time.perf_counter() - began,
         )
 
     def _run_steps(
-        self, work: LocalWork, round_number: int, seed: int, x: Tensor, y: Tensor, contexts: _Contexts
+        self, work: LocalWork, round_number: int, seed: int, data: tuple[Tensor, Tensor], contexts: Contexts | None
     ) -> tuple[int, float]:
         """Take all local steps; their number, and the mean loss over the examples seen."""
-        weights = [param.detach() for param in self._params]
+        weights = [param.detach() for param in self._weights.parameters]
         states: list[State] = [work.optimizer.init(weight) for weight in weights]
         scale = LossScale() if self._precision == "float16" else None
-        lr, correction, update = work.lr(round_number), work.correction, work.optimizer.update
+        lr, update = work.lr(round_number), work.optimizer.update
         losses: list[Tensor] = []
         counts: list[int] = []
-        taken, wanted = 0, work.num_steps(len(x))
-        for batches in islice(self._steps(work, x, y, seed), wanted):
+        taken = 0
+        for batches in islice(self._steps(work, *data, seed), work.num_steps(len(data[0]))):
             grads, loss, count = self._gradient(batches, scale)
-            taken += 1
             losses.append(loss)
             counts.append(count)
             if grads is None:
                 continue  # the scaled loss overflowed: the scale was halved, the step is skipped
+            taken += 1
             if work.max_grad_norm is not None:
                 _clip(grads, work.max_grad_norm)
-            if correction is not None:
-                for grad, weight, context in zip(grads, weights, contexts.by_tensor, strict=True):
-                    correction.correct(grad, weight, context)
+            if contexts is not None:
+                contexts.correct(grads, weights)
             for weight, grad, state in zip(weights, grads, states, strict=True):
                 update(weight, grad, state, lr=lr, step=taken)
-        seen = torch.tensor(counts, dtype=torch.float64)
-        mean = torch.dot(torch.stack(losses).to("cpu", torch.float64), seen) / seen.sum()
-        return taken, float(mean)
+        if not taken:
+            raise NonFiniteUpdateError(
+                f"all {len(losses)} local steps overflowed in {self._precision}, so no step was taken",
+                hint='use precision = "bfloat16" or "float32"',
+            )
+        return taken, _weighted_mean(losses, counts)
 
     def _steps(self, work: LocalWork, x: Tensor, y: Tensor, seed: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
         """The batches of each step; a pass is gathered once, so that its batches are slices."""
         size = work.batch_length(len(x))
+        several = work.epochs > 1 or work.steps is not None
         for order in passes(work, len(x), seed):
             if order is None:
-                ordered_x, ordered_y = x, y
+                # a layer may work in place on its inputs, and the next pass needs them as they were
+                ordered_x, ordered_y = (x.clone(), y.clone()) if several else (x, y)
             else:
                 index = torch.from_numpy(order).to(self._device)
-                ordered_x, ordered_y = x.index_select(0, index), y.index_select(0, index)
+                ordered_x, ordered_y = _rows(x, index), _rows(y, index)
             pairs = self._cut(ordered_x, ordered_y, size)
             for start in range(0, len(pairs), work.accumulate):
                 yield pairs[start : start + work.accumulate]
@@ -211,41 +227,40 @@ class ResidentTrainer:
     ) -> tuple[list[Tensor] | None, Tensor, int]:
         """Mean gradient over the batches' examples (None where it overflowed), mean loss, examples."""
         count = sum(len(inputs) for inputs, _ in batches)
-        total: list[Tensor] | None = None
-        mean_loss: Tensor | None = None
-        for inputs, targets in batches:
-            with self._autocast():
-                loss = self._task.loss(self._module(inputs), targets)
-            scaled = loss if scale is None else loss * scale.value
-            found = torch.autograd.grad(scaled, self._params, allow_unused=True)
-            grads = [torch.zeros_like(p) if g is None else g for g, p in zip(found, self._params, strict=True)]
-            detached = loss.detach()
-            if len(batches) == 1:
-                total, mean_loss = grads, detached
-                break
-            share = len(inputs) / count
-            torch._foreach_mul_(grads, share)
-            total = grads if total is None else _added(total, grads)
-            mean_loss = detached * share if mean_loss is None else mean_loss + detached * share
-        assert total is not None
-        assert mean_loss is not None
+        total, mean_loss = self._backward(*batches[0], scale)
+        if len(batches) > 1:
+            share = len(batches[0][0]) / count
+            torch._foreach_mul_(total, share)
+            mean_loss = mean_loss * share
+            for inputs, targets in batches[1:]:
+                grads, loss = self._backward(inputs, targets, scale)
+                share = len(inputs) / count
+                torch._foreach_add_(total, grads, alpha=share)
+                mean_loss = mean_loss + loss * share
         if scale is not None and not scale.unscale(total):
             return None, mean_loss, count
         return total, mean_loss, count
 
-    def _full_gradient(self, work: LocalWork, x: Tensor, y: Tensor) -> Tensor:
-        """Minus the mean gradient over all examples at the loaded weights: `[P]`, zero for buffers."""
-        size = work.batch_length(len(x))
-        batches = self._cut(x, y, size)
-        buffers = {tensor.name: weight.clone() for tensor, weight in self._named_weights() if not tensor.trainable}
-        grads, _, _ = self._gradient(batches, None)
-        assert grads is not None
-        by_name = dict(zip((t.name for t in self._trainable.tensors), grads, strict=True))
-        parts = [
-            -by_name[tensor.name] if tensor.trainable else after - buffers[tensor.name]
-            for tensor, after in self._named_weights()
-        ]
-        return self._flatten(parts)
+    def _backward(self, inputs: Tensor, targets: Tensor, scale: LossScale | None) -> tuple[list[Tensor], Tensor]:
+        """One batch's gradients, in memory that may be written, and its mean loss."""
+        with self._autocast():
+            loss = self._task.loss(self._module(inputs), targets)
+        parameters = self._weights.parameters
+        scaled = loss if scale is None else loss * scale.value
+        found = torch.autograd.grad(scaled, parameters, allow_unused=True)
+        return _owned(found, parameters), loss.detach()
+
+    def _full_gradient(self, work: LocalWork, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
+        """Minus the mean gradient over all examples at the loaded weights, for buffers their change; the mean loss."""
+        batches = self._cut(x, y, work.batch_length(len(x)))
+        scale = LossScale() if self._precision == "float16" else None
+        before = [buffer.clone() for buffer in self._weights.buffers()]
+        grads: list[Tensor] | None = None
+        while grads is None:  # under a scale, until it no longer overflows; ends at a scale of 1
+            torch._foreach_copy_(self._weights.buffers(), before)
+            grads, loss, _ = self._gradient(batches, scale)
+        change = [after - buffer for after, buffer in zip(self._weights.buffers(), before, strict=True)]
+        return self._weights.flatten([*(-grad for grad in grads), *change]), float(loss)
 
     def _cut(self, x: Tensor, y: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
         """Batches as views; batch norm can't train on one example, so a lone last one joins the batch before it."""
@@ -255,96 +270,87 @@ class ResidentTrainer:
             lengths[-2:] = [size + 1]
         return list(zip(torch.split(x, lengths), torch.split(y, lengths), strict=True))
 
-    def _named_weights(self) -> Iterator[tuple[TensorSpec, Tensor]]:
-        return zip(self._spec.tensors, self._weights, strict=True)
-
-    def _contexts(self, work: LocalWork, job: LocalJob, anchor: Tensor) -> _Contexts:
-        if work.correction is None:
-            return _Contexts.empty()
-
-        def vector(params: Params) -> Tensor:
-            return torch.from_numpy(params.numpy().copy()).to(self._device)
-
-        received = {name: vector(params) for name, params in job.received.items()}
-        kept = {
-            name: vector(job.kept[name]) if name in job.kept else torch.zeros_like(anchor[: self._trainable.size])
-            for name in work.correction.keeps
-        }
-        return _Contexts(self._trainable, anchor[: self._trainable.size], received, kept)
-
-    def _load(self, params: Params) -> Tensor:
-        """Copy a model into the module; returns its vector on the device."""
-        vector = params.vector
-        flat = vector if isinstance(vector, Tensor) else torch.from_numpy(params.numpy())
-        flat = flat.to(self._device)
-        with torch.no_grad():
-            torch._foreach_copy_(self._weights, _views(self._spec, flat))
-        return flat
-
-    def _flatten(self, tensors: list[Tensor]) -> Tensor:
-        flat = torch.empty(self._spec.size, dtype=getattr(torch, self._spec.dtype), device=self._device)
-        torch._foreach_copy_(_views(self._spec, flat), tensors)
-        return flat
-
-    def _flat_trainable(self) -> Tensor:
-        return self._flatten(self._weights)[: self._trainable.size]
-
     def _personal(self, names: frozenset[str]) -> Params | None:
         if not names:
             return None
-        spec = ParamSpec(tuple(t for t in self._spec.tensors if t.name in names), self._spec.dtype)
-        return Params(self._spec, self._flatten(self._weights).cpu().numpy()).select(spec)
+        spec = self._weights.spec
+        whole = Params(spec, self._weights.collect().cpu().numpy())
+        return whole.select(ParamSpec(tuple(t for t in spec.tensors if t.name in names), spec.dtype))
 
-    def _tensors(self, key: Key, examples: Callable[[], Examples]) -> tuple[Tensor, Tensor]:
+    @contextmanager
+    def _tensors(self, key: Key, examples: Callable[[], Examples]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs and targets on the device; forgotten afterwards where a layer worked on them in place."""
+
         def make() -> tuple[Tensor, Tensor]:
             read = examples()
             x, y = self._task.tensors(read.x, read.y)
             x, y = x.to(self._device), y.to(self._device)
             return (x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x), y
 
-        return self._cache.get(key, make)
+        x, y = self._cache.get(key, make)
+        versions = x._version, y._version
+        try:
+            yield x, y
+        finally:
+            if (x._version, y._version) != versions:
+                self._cache.forget(key)
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self._precision == "float32":
             return nullcontext()
         return torch.autocast(self._device.type, dtype=getattr(torch, self._precision))
 
-
-class _Contexts:
-    """A correction's vectors, whole and cut into one view per tensor."""
-
-    def __init__(self, spec: ParamSpec, anchor: Tensor, received: dict[str, Tensor], kept: dict[str, Tensor]) -> None:
-        self.kept = kept
-        self._whole = StepContext(anchor, received, kept)
-        cut = {name: _views(spec, vector) for name, vector in {**received, **kept}.items()}
-        self.by_tensor = [
-            StepContext(part, {n: cut[n][i] for n in received}, {n: cut[n][i] for n in kept})
-            for i, part in enumerate(_views(spec, anchor))
-        ]
-
-    @staticmethod
-    def empty() -> _Contexts:
-        return _Contexts(ParamSpec(()), torch.zeros(0), {}, {})
-
-    def finish(self, work: LocalWork, weights: Tensor, round_number: int, steps: int) -> Mapping[str, Tensor]:
-        if work.correction is None or work.upload == "gradient":
-            return {}
-        return work.correction.finish(weights, self._whole, lr=work.lr(round_number), num_steps=steps)
+    @contextmanager
+    def _seeded(self, seed: int) -> Iterator[None]:
+        """torch's global generators seeded inside, and as they were afterwards."""
+        # not torch.manual_seed: it would reseed every GPU, and walks the call stack where there is none (0.5 ms)
+        if self._device.type != "cuda":
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed)
+                yield
+            return
+        with torch.random.fork_rng(devices=[self._device.index or 0]), torch.cuda.device(self._device):
+            torch.default_generator.manual_seed(seed)
+            torch.cuda.manual_seed(seed)
+            yield
 
 
-def _views(spec: ParamSpec, flat: Tensor) -> list[Tensor]:
-    return [flat[spec.slices[tensor.name]].view(tensor.shape) for tensor in spec.tensors]
+def _owned(found: tuple[Tensor | None, ...], parameters: list[Tensor]) -> list[Tensor]:
+    """Gradients, each in memory of its own; rules and corrections write into them.
+
+    Autograd hands out one tensor for two summands (`a + b`), and an expanded one for a plain sum.
+    """
+    grads, seen = [], set()
+    for grad, parameter in zip(found, parameters, strict=True):
+        own = torch.zeros_like(parameter) if grad is None else grad
+        if own.layout is not torch.strided:
+            own = own.to_dense()  # an embedding with sparse gradients
+        address = own.data_ptr()
+        if address in seen or 0 in own.stride():
+            own = own.clone(memory_format=torch.contiguous_format)
+        seen.add(address)
+        grads.append(own)
+    return grads
 
 
-def _added(total: list[Tensor], more: list[Tensor]) -> list[Tensor]:
-    torch._foreach_add_(total, more)
-    return total
+def _rows(tensor: Tensor, index: Tensor) -> Tensor:
+    # index_select is the faster one, and loses the layout of images
+    return tensor[index] if tensor.dim() == 4 else tensor.index_select(0, index)
+
+
+def _weighted_mean(losses: list[Tensor], counts: list[int]) -> float:
+    weights = torch.tensor(counts, dtype=torch.float64)
+    return float(torch.dot(torch.stack(losses).to("cpu", torch.float64), weights) / weights.sum())
 
 
 def _clip(grads: list[Tensor], bound: float) -> None:
-    """Scale the gradient down to an L2 norm of at most `bound`; NaN stays NaN and is caught as an update."""
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-    torch._foreach_mul_(grads, float(bound / norm) if float(norm) > bound else 1.0)
+    """Scale the gradient down to an L2 norm of at most `bound`.
+
+    One without a finite norm stays as it is, and is refused with the update: `bound / inf` would make it zero.
+    """
+    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
+    if bound < norm < math.inf:
+        torch._foreach_mul_(grads, bound / norm)
 
 
 def _device(name: str) -> torch.device:
@@ -357,7 +363,3 @@ def _device(name: str) -> torch.device:
             hint='use "cpu", or "cuda" on a machine with an NVIDIA GPU and a CUDA build of PyTorch',
         ) from error
     return device
-
-
-def _cuda_index(device: torch.device) -> list[int]:
-    return [] if device.type != "cuda" else [device.index or 0]
