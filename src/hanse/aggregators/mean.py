@@ -12,7 +12,7 @@ from hanse.core.errors import SpecMismatchError, TooFewClientsError
 from hanse.core.messages import Update
 from hanse.core.params import Params, ParamSpec
 
-_BLOCK = 1 << 14  # elements; a block and its product stay in the first-level cache
+_BLOCK = 1 << 16  # elements; measured: a block stays in the second-level cache, and calls are few
 
 
 @dataclass(slots=True)
@@ -156,6 +156,8 @@ def add_scaled(total: np.ndarray, vector: np.ndarray, scale: float) -> None:
     """
     scratch = np.empty(min(_BLOCK, len(total)), dtype=total.dtype)
     for start in range(0, len(total), _BLOCK):
-        block = slice(start, min(start + _BLOCK, len(total)))
-        product = np.multiply(vector[block], scale, out=scratch[: block.stop - start], dtype=total.dtype)
-        total[block] += product
+        stop = min(start + _BLOCK, len(total))
+        product = scratch[: stop - start]
+        product[...] = vector[start:stop]  # widened first: a product of mixed types is slower
+        product *= scale
+        total[start:stop] += product

@@ -74,7 +74,10 @@ class ModuleWeights:
 
     def flatten(self, tensors: list[Tensor]) -> Tensor:
         """Tensors in the spec's order as one new vector `[P]`."""
-        flat = torch.empty(self.spec.size, dtype=getattr(torch, self.spec.dtype), device=self._device)
+        kind = getattr(torch, self.spec.dtype)
+        if all(tensor.dtype == kind for tensor in tensors) and tensors:
+            return torch.cat([tensor.reshape(-1) for tensor in tensors])
+        flat = torch.empty(self.spec.size, dtype=kind, device=self._device)
         torch._foreach_copy_(views(self.spec, flat), tensors)
         return flat
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hanse.core.errors import EmptyClientError, JobError, NonFiniteUpdateError
 from hanse.core.local_work import LocalWork
 from hanse.core.messages import Sums
-from hanse.core.optimizers import State
+from hanse.core.optimizers import SGD, Optimizer, State
 from hanse.core.params import Params, ParamSpec
 from hanse.core.randomness import derive_seed
 from hanse.data.examples import Examples
@@ -184,6 +184,7 @@ class ResidentTrainer:
         states: list[State] = [work.optimizer.init(weight) for weight in weights]
         scale = LossScale() if self._precision == "float16" else None
         lr, update = work.lr(round_number), work.optimizer.update
+        plain = _is_plain(work.optimizer)
         losses: list[Tensor] = []
         counts: list[int] = []
         taken = 0
@@ -198,6 +199,9 @@ class ResidentTrainer:
                 _clip(grads, work.max_grad_norm)
             if contexts is not None:
                 contexts.correct(grads, weights)
+            if plain:
+                torch._foreach_add_(weights, grads, alpha=-lr)
+                continue
             for weight, grad, state in zip(weights, grads, states, strict=True):
                 update(weight, grad, state, lr=lr, step=taken)
         if not taken:
@@ -320,17 +324,24 @@ def _owned(found: tuple[Tensor | None, ...], parameters: list[Tensor]) -> list[T
 
     Autograd hands out one tensor for two summands (`a + b`), and an expanded one for a plain sum.
     """
+    fit = [grad for grad in found if grad is not None and grad.layout is torch.strided and 0 not in grad.stride()]
+    if len({grad.data_ptr() for grad in fit}) == len(found):
+        return fit
     grads, seen = [], set()
     for grad, parameter in zip(found, parameters, strict=True):
         own = torch.zeros_like(parameter) if grad is None else grad
         if own.layout is not torch.strided:
             own = own.to_dense()  # an embedding with sparse gradients
-        address = own.data_ptr()
-        if address in seen or 0 in own.stride():
+        if own.data_ptr() in seen or 0 in own.stride():
             own = own.clone(memory_format=torch.contiguous_format)
-        seen.add(address)
+        seen.add(own.data_ptr())
         grads.append(own)
     return grads
+
+
+def _is_plain(optimizer: Optimizer) -> bool:
+    """Whether one fused call, `w ← w − lr g` for all tensors, is the whole rule; to the same bits."""
+    return type(optimizer) is SGD and not optimizer.momentum and not optimizer.weight_decay
 
 
 def _rows(tensor: Tensor, index: Tensor) -> Tensor:
@@ -339,8 +350,8 @@ def _rows(tensor: Tensor, index: Tensor) -> Tensor:
 
 
 def _weighted_mean(losses: list[Tensor], counts: list[int]) -> float:
-    weights = torch.tensor(counts, dtype=torch.float64)
-    return float(torch.dot(torch.stack(losses).to("cpu", torch.float64), weights) / weights.sum())
+    # one transfer for all of them
+    return math.fsum(n * loss for n, loss in zip(counts, torch.stack(losses).tolist(), strict=True)) / sum(counts)
 
 
 def _clip(grads: list[Tensor], bound: float) -> None:
