@@ -261,7 +261,8 @@ class ResidentTrainer:
         before = [buffer.clone() for buffer in self._weights.buffers()]
         grads: list[Tensor] | None = None
         while grads is None:  # under a scale, until it no longer overflows; ends at a scale of 1
-            torch._foreach_copy_(self._weights.buffers(), before)
+            for buffer, first in zip(self._weights.buffers(), before, strict=True):
+                buffer.copy_(first)
             grads, loss, _ = self._gradient(batches, scale)
         change = [after - buffer for after, buffer in zip(self._weights.buffers(), before, strict=True)]
         return self._weights.flatten([*(-grad for grad in grads), *change]), float(loss)
