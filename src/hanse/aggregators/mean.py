@@ -12,7 +12,7 @@ from hanse.core.errors import SpecMismatchError, TooFewClientsError
 from hanse.core.messages import Update
 from hanse.core.params import Params, ParamSpec
 
-_BLOCK = 1 << 16  # elements; a block and its product stay in the second-level cache
+_BLOCK = 1 << 16  # elements; measured: a block stays in the second-level cache, and calls are few
 
 
 @dataclass(slots=True)
@@ -158,6 +158,6 @@ def add_scaled(total: np.ndarray, vector: np.ndarray, scale: float) -> None:
     for start in range(0, len(total), _BLOCK):
         stop = min(start + _BLOCK, len(total))
         product = scratch[: stop - start]
-        product[:] = vector[start:stop]
+        product[...] = vector[start:stop]  # widened first: a product of mixed types is slower
         product *= scale
         total[start:stop] += product

@@ -37,6 +37,11 @@ class ByteCache(Generic[V]):
                 self._used -= self._size(self._values.popitem(last=False)[1])
         return value
 
+    def forget(self, key: Hashable) -> None:
+        """Drop the value under `key`, if there is one."""
+        if key in self._values:
+            self._used -= self._size(self._values.pop(key))
+
     @property
     def used(self) -> int:
         """Bytes held now."""

@@ -12,6 +12,7 @@ from hanse.core.params import Params, ParamSpec
 from hanse.data.examples import Examples
 from hanse.tasks.plain import PlainTask, refuse_gradient_work
 from hanse.trainers.base import Key, LocalFailure, LocalJob, LocalResult
+from hanse.trainers.divergence import refuse_non_finite
 
 
 class PlainTrainer:
@@ -37,7 +38,7 @@ class PlainTrainer:
         """One client after another; an error costs that client only."""
         for job in jobs:
             try:
-                yield self._train_one(work, job)
+                yield self._train_one(work, round_number, job)
             except Exception as error:  # noqa: BLE001 - a user's estimator may raise anything; it costs this client only
                 yield LocalFailure(job.client, error)
 
@@ -46,19 +47,21 @@ class PlainTrainer:
         read = examples()
         return self._task.evaluate_plain(params, read.x, read.y) if len(read) else {"count": 0.0}
 
-    def _train_one(self, work: LocalWork, job: LocalJob) -> LocalResult:
+    def _train_one(self, work: LocalWork, round_number: int, job: LocalJob) -> LocalResult:
         began = time.perf_counter()
         read = job.examples()
         if not len(read):
             raise EmptyClientError(f"client `{job.client}` holds no training example")
         after, sums, steps = self._task.train_plain(job.start, read.x, read.y, work, job.seed)
+        delta = after - job.start
+        refuse_non_finite(job.client, round_number, {"delta": delta})
         personal = None
         if job.personal:
             spec = after.spec
             personal = after.select(ParamSpec(tuple(t for t in spec.tensors if t.name in job.personal), spec.dtype))
         return LocalResult(
             client=job.client,
-            delta=after - job.start,
+            delta=delta,
             num_examples=len(read),
             num_steps=steps,
             personal=personal,

@@ -6,6 +6,7 @@ already on the device, and the update rule works in place on the module's own te
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,7 +16,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from hanse.core.errors import EmptyClientError, JobError
+from hanse.core.errors import EmptyClientError, JobError, NonFiniteUpdateError
 from hanse.core.local_work import LocalWork
 from hanse.core.messages import Sums
 from hanse.core.optimizers import SGD, Optimizer, State
@@ -25,9 +26,10 @@ from hanse.data.examples import Examples
 from hanse.trainers.base import Key, LocalFailure, LocalJob, LocalResult
 from hanse.trainers.batches import passes
 from hanse.trainers.cache import ByteCache
-from hanse.trainers.correction_vectors import CorrectionVectors
-from hanse.trainers.lane import Lane
+from hanse.trainers.contexts import Contexts
+from hanse.trainers.divergence import refuse_non_finite
 from hanse.trainers.loss_scale import LossScale
+from hanse.trainers.module_weights import ModuleWeights
 
 Precision = Literal["float32", "bfloat16", "float16"]
 _CACHE_BYTES = 64 << 20
@@ -94,7 +96,9 @@ class ResidentTrainer:
         self._device = self._lane.device if task.spec.size else _device(device)
         self._has_images = any(len(tensor.shape) == 4 for tensor in task.spec.tensors)
         self._has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self._module.modules())
-        self._trainable = ParamSpec(tuple(t for t in task.spec.tensors if t.trainable), task.spec.dtype)
+        if self._has_images:
+            self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._weights = ModuleWeights(self._module, task.spec, self._device)
         self._cache: ByteCache[tuple[Tensor, Tensor]] = ByteCache(
             cache_bytes, lambda pair: sum(t.numel() * t.element_size() for t in pair)
         )
@@ -115,96 +119,110 @@ class ResidentTrainer:
 
     def evaluate(self, params: Params, key: Key, examples: Callable[[], Examples]) -> Sums:
         """Sums over all examples, in the module's evaluation mode."""
-        x, y = self._tensors(key, examples)
-        if not len(x):
-            return {"count": 0.0}
-        self._load(params)
-        self._module.eval()
+        with self._tensors(key, examples) as (x, y):
+            if not len(x):
+                return {"count": 0.0}
+            self._weights.load(params)
+            self._module.eval()
+            try:
+                return self._task.sums(self._measure(x, y))
+            finally:
+                self._module.train()
+
+    def _measure(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         batch = 100 if self._has_images else 1000  # measured: small batches stay in the cache under convolutions
         total: dict[str, Tensor] = {}
-        with torch.inference_mode(), self._autocast():
+        # not inference_mode: what a layer makes in it and keeps (a mask, say) could never be trained with
+        with torch.no_grad(), self._autocast():
             for inputs, targets in zip(torch.split(x, batch), torch.split(y, batch), strict=True):
                 for name, value in self._task.measure(self._module(inputs), targets).items():
                     total[name] = total[name] + value if name in total else value
-        self._module.train()
-        return self._task.sums(total)
+        return total
 
     def _train_one(self, work: LocalWork, round_number: int, job: LocalJob) -> LocalResult:
         began = time.perf_counter()
-        x, y = self._tensors((job.client, "train"), job.examples)
-        if not len(x):
-            raise EmptyClientError(
-                f"client `{job.client}` holds no training example",
-                hint="leave it out of the federation, or give it examples; natural partitions take min_examples",
-            )
-        anchor = self._load(job.start)
-        vectors = CorrectionVectors.of(work, job, self._trainable, anchor)
-        with _seeded(self._device, derive_seed(job.seed, "torch")):
-            if work.upload == "gradient":
-                (grads, loss), steps = self._full_gradient(work, x, y), 0
-                delta = self._lane.minus(anchor)  # of the buffers; no step has changed the rest
-                delta[: self._trainable.size] = -torch.cat([grad.reshape(-1) for grad in grads])
-            else:
-                loss, steps = self._run_steps(work, round_number, job.seed, x, y, vectors)
-                delta = self._lane.minus(anchor)
-        extras: Mapping[str, Tensor] = {}
-        if vectors is not None:
-            weights = self._lane.copy()[: self._trainable.size]
-            extras = vectors.finish(work, weights, lr=work.lr(round_number), num_steps=steps)
+        with self._tensors((job.client, "train"), job.examples) as (x, y):
+            count = len(x)
+            if not count:
+                raise EmptyClientError(
+                    f"client `{job.client}` holds no training example",
+                    hint="leave it out of the federation, or give it examples; natural partitions take min_examples",
+                )
+            anchor = self._weights.load(job.start)
+            contexts = None
+            if work.correction is not None:
+                trainable = self._weights.trainable
+                contexts = Contexts(trainable, anchor[: trainable.size], work.correction, job)
+            with self._seeded(derive_seed(job.seed, "torch")):
+                if work.upload == "gradient":
+                    steps = 0
+                    delta, loss = self._full_gradient(work, x, y)
+                else:
+                    steps, loss = self._run_steps(work, round_number, job.seed, (x, y), contexts)
+                    delta = self._weights.collect().sub_(anchor)
+        extras: dict[str, Params] = {}
+        kept: dict[str, Params] = {}
+        if contexts is not None:
+            extras, kept = contexts.finish(self._weights.collect, lr=work.lr(round_number), num_steps=steps)
+        whole = Params(self._weights.spec, delta.cpu().numpy())
+        refuse_non_finite(job.client, round_number, {"delta": whole, **extras, **kept})
         return LocalResult(
             client=job.client,
-            delta=Params(self._lane.spec, delta.cpu().numpy()),
-            num_examples=len(x),
+            delta=whole,
+            num_examples=count,
             num_steps=steps,
             personal=self._personal(job.personal),
-            extras={name: Params(self._trainable, value.cpu().numpy()) for name, value in extras.items()},
-            kept={} if vectors is None else vectors.kept_params(),
-            sums={"count": float(len(x)), "loss": loss * len(x)},
+            extras=extras,
+            kept=kept,
+            sums={"count": float(count), "loss": loss * count},
             seconds=time.perf_counter() - began,
         )
 
     def _run_steps(
-        self, work: LocalWork, round_number: int, seed: int, x: Tensor, y: Tensor, vectors: CorrectionVectors | None
-    ) -> tuple[float, int]:
-        """Take all local steps; the mean loss over the examples seen, and the number of steps."""
-        weights = self._lane.weights
-        fused = _is_plain_sgd(work.optimizer)
-        states: list[State] = [] if fused else [work.optimizer.init(weight) for weight in weights]
+        self, work: LocalWork, round_number: int, seed: int, data: tuple[Tensor, Tensor], contexts: Contexts | None
+    ) -> tuple[int, float]:
+        """Take all local steps; their number, and the mean loss over the examples seen."""
+        weights = [param.detach() for param in self._weights.parameters]
+        states: list[State] = [work.optimizer.init(weight) for weight in weights]
         scale = LossScale() if self._precision == "float16" else None
         lr, update = work.lr(round_number), work.optimizer.update
+        plain = _is_plain(work.optimizer)
         losses: list[Tensor] = []
         counts: list[int] = []
-        for batches in islice(self._steps(work, x, y, seed), work.num_steps(len(x))):
-            if len(batches) == 1:
-                inputs, targets = batches[0]
-                grads, loss = self._batch_gradient(inputs, targets, scale)
-                counts.append(inputs.shape[0])
-            else:
-                grads, loss, count = self._mean_gradient(batches, scale)
-                counts.append(count)
+        taken = 0
+        for batches in islice(self._steps(work, *data, seed), work.num_steps(len(data[0]))):
+            grads, loss, count = self._gradient(batches, scale)
             losses.append(loss)
             if scale is not None and not scale.unscale(grads):
                 continue  # the scaled loss overflowed: the scale was halved, the step is skipped
+            taken += 1
             if work.max_grad_norm is not None:
                 _clip(grads, work.max_grad_norm)
-            if vectors is not None:
-                vectors.correct(work, grads, weights)
-            if fused:
+            if contexts is not None:
+                contexts.correct(grads, weights)
+            if plain:
                 torch._foreach_add_(weights, grads, alpha=-lr)
                 continue
             for weight, grad, state in zip(weights, grads, states, strict=True):
-                update(weight, grad, state, lr=lr, step=len(losses))
-        return _weighted_mean(losses, counts), len(losses)
+                update(weight, grad, state, lr=lr, step=taken)
+        if not taken:
+            raise NonFiniteUpdateError(
+                f"all {len(losses)} local steps overflowed in {self._precision}, so no step was taken",
+                hint='use precision = "bfloat16" or "float32"',
+            )
+        return taken, _weighted_mean(losses, counts)
 
     def _steps(self, work: LocalWork, x: Tensor, y: Tensor, seed: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
         """The batches of each step; a pass is gathered once, so that its batches are slices."""
         size = work.batch_length(len(x))
+        several = work.epochs > 1 or work.steps is not None
         for order in passes(work, len(x), seed):
             if order is None:
-                ordered_x, ordered_y = x, y
+                # a layer may work in place on its inputs, and the next pass needs them as they were
+                ordered_x, ordered_y = (x.clone(), y.clone()) if several else (x, y)
             else:
                 index = torch.from_numpy(order).to(self._device)
-                ordered_x, ordered_y = x.index_select(0, index), y.index_select(0, index)
+                ordered_x, ordered_y = _rows(x, index), _rows(y, index)
             pairs = self._cut(ordered_x, ordered_y, size)
             for start in range(0, len(pairs), work.accumulate):
                 yield pairs[start : start + work.accumulate]
@@ -214,35 +232,41 @@ class ResidentTrainer:
     ) -> tuple[list[Tensor], Tensor, int]:
         """Mean gradient over the examples of several batches (times the loss scale), mean loss, examples."""
         count = sum(len(inputs) for inputs, _ in batches)
-        total: list[Tensor] = []
-        mean_loss = torch.zeros((), device=self._device)
-        for inputs, targets in batches:
-            grads, loss = self._batch_gradient(inputs, targets, scale)
-            share = len(inputs) / count
-            torch._foreach_mul_(grads, share)
-            if total:
-                torch._foreach_add_(total, grads)
-            else:
-                total = grads
-            mean_loss = mean_loss + loss * share
+        total, mean_loss = self._backward(*batches[0], scale)
+        if len(batches) > 1:
+            share = len(batches[0][0]) / count
+            torch._foreach_mul_(total, share)
+            mean_loss = mean_loss * share
+            for inputs, targets in batches[1:]:
+                grads, loss = self._backward(inputs, targets, scale)
+                share = len(inputs) / count
+                torch._foreach_add_(total, grads, alpha=share)
+                mean_loss = mean_loss + loss * share
+        if scale is not None and not scale.unscale(total):
+            return None, mean_loss, count
         return total, mean_loss, count
 
-    def _batch_gradient(self, inputs: Tensor, targets: Tensor, scale: LossScale | None) -> tuple[list[Tensor], Tensor]:
-        """Gradient of the mean loss over one batch, times the loss scale if there is one; the mean loss."""
-        if self._mixed:
-            with self._autocast():
-                loss = self._task.loss(self._module(inputs), targets)
-        else:
+    def _backward(self, inputs: Tensor, targets: Tensor, scale: LossScale | None) -> tuple[list[Tensor], Tensor]:
+        """One batch's gradients, in memory that may be written, and its mean loss."""
+        with self._autocast():
             loss = self._task.loss(self._module(inputs), targets)
-        params = self._lane.parameters
-        found = torch.autograd.grad(loss if scale is None else loss * scale.value, params, allow_unused=True)
-        grads = [torch.zeros_like(p) if g is None else g for g, p in zip(found, params, strict=True)]
-        return grads, loss.detach()
+        parameters = self._weights.parameters
+        scaled = loss if scale is None else loss * scale.value
+        found = torch.autograd.grad(scaled, parameters, allow_unused=True)
+        return _owned(found, parameters), loss.detach()
 
-    def _full_gradient(self, work: LocalWork, x: Tensor, y: Tensor) -> tuple[list[Tensor], float]:
-        """The mean gradient over all examples at the loaded weights, and their mean loss."""
-        grads, loss, _ = self._mean_gradient(self._cut(x, y, work.batch_length(len(x))), None)
-        return grads, float(loss)
+    def _full_gradient(self, work: LocalWork, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
+        """Minus the mean gradient over all examples at the loaded weights, for buffers their change; the mean loss."""
+        batches = self._cut(x, y, work.batch_length(len(x)))
+        scale = LossScale() if self._precision == "float16" else None
+        before = [buffer.clone() for buffer in self._weights.buffers()]
+        grads: list[Tensor] | None = None
+        while grads is None:  # under a scale, until it no longer overflows; ends at a scale of 1
+            for buffer, first in zip(self._weights.buffers(), before, strict=True):
+                buffer.copy_(first)
+            grads, loss, _ = self._gradient(batches, scale)
+        change = [after - buffer for after, buffer in zip(self._weights.buffers(), before, strict=True)]
+        return self._weights.flatten([*(-grad for grad in grads), *change]), float(loss)
 
     def _cut(self, x: Tensor, y: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
         """Batches as views; batch norm can't train on one example, so a lone last one joins the batch before it."""
@@ -252,50 +276,94 @@ class ResidentTrainer:
             lengths[-2:] = [size + 1]
         return list(zip(torch.split(x, lengths), torch.split(y, lengths), strict=True))
 
-    def _load(self, params: Params) -> Tensor:
-        """Copy a model into the lane; returns its vector on the device."""
-        vector = params.vector
-        flat = (vector if isinstance(vector, Tensor) else torch.from_numpy(params.numpy())).to(self._device)
-        self._lane.load(flat)
-        return flat
-
     def _personal(self, names: frozenset[str]) -> Params | None:
         if not names:
             return None
-        spec = self._lane.spec
-        wanted = ParamSpec(tuple(t for t in spec.tensors if t.name in names), spec.dtype)
-        return Params(spec, self._lane.copy().cpu().numpy()).select(wanted)
+        spec = self._weights.spec
+        whole = Params(spec, self._weights.collect().cpu().numpy())
+        return whole.select(ParamSpec(tuple(t for t in spec.tensors if t.name in names), spec.dtype))
 
-    def _tensors(self, key: Key, examples: Callable[[], Examples]) -> tuple[Tensor, Tensor]:
+    @contextmanager
+    def _tensors(self, key: Key, examples: Callable[[], Examples]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs and targets on the device; forgotten afterwards where a layer worked on them in place."""
+
         def make() -> tuple[Tensor, Tensor]:
             read = examples()
             x, y = self._task.tensors(read.x, read.y)
             x, y = x.to(self._device), y.to(self._device)
             return (x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x), y
 
-        return self._cache.get(key, make)
+        x, y = self._cache.get(key, make)
+        versions = x._version, y._version
+        try:
+            yield x, y
+        finally:
+            if (x._version, y._version) != versions:
+                self._cache.forget(key)
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self._precision == "float32":
             return nullcontext()
         return torch.autocast(self._device.type, dtype=getattr(torch, self._precision))
 
+    @contextmanager
+    def _seeded(self, seed: int) -> Iterator[None]:
+        """torch's global generators seeded inside, and as they were afterwards."""
+        # not torch.manual_seed: it would reseed every GPU, and walks the call stack where there is none (0.5 ms)
+        if self._device.type != "cuda":
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed)
+                yield
+            return
+        with torch.random.fork_rng(devices=[self._device.index or 0]), torch.cuda.device(self._device):
+            torch.default_generator.manual_seed(seed)
+            torch.cuda.manual_seed(seed)
+            yield
 
-def _is_plain_sgd(optimizer: Optimizer) -> bool:
-    """Whether a step is `w -= lr * g` and nothing else, which one fused call does for all tensors, bit for bit."""
-    return isinstance(optimizer, SGD) and not optimizer.momentum and not optimizer.weight_decay
+
+def _owned(found: tuple[Tensor | None, ...], parameters: list[Tensor]) -> list[Tensor]:
+    """Gradients, each in memory of its own; rules and corrections write into them.
+
+    Autograd hands out one tensor for two summands (`a + b`), and an expanded one for a plain sum.
+    """
+    fit = [grad for grad in found if grad is not None and grad.layout is torch.strided and 0 not in grad.stride()]
+    if len({grad.data_ptr() for grad in fit}) == len(found):
+        return fit
+    grads, seen = [], set()
+    for grad, parameter in zip(found, parameters, strict=True):
+        own = torch.zeros_like(parameter) if grad is None else grad
+        if own.layout is not torch.strided:
+            own = own.to_dense()  # an embedding with sparse gradients
+        if own.data_ptr() in seen or 0 in own.stride():
+            own = own.clone(memory_format=torch.contiguous_format)
+        seen.add(own.data_ptr())
+        grads.append(own)
+    return grads
 
 
-def _weighted_mean(values: list[Tensor], counts: list[int]) -> float:
-    """`Σ counts · values / Σ counts`, with one wait for the device."""
-    found: list[float] = torch.stack(values).tolist()
-    return sum(value * count for value, count in zip(found, counts, strict=True)) / sum(counts)
+def _is_plain(optimizer: Optimizer) -> bool:
+    """Whether one fused call, `w ← w − lr g` for all tensors, is the whole rule; to the same bits."""
+    return type(optimizer) is SGD and not optimizer.momentum and not optimizer.weight_decay
+
+
+def _rows(tensor: Tensor, index: Tensor) -> Tensor:
+    # index_select is the faster one, and loses the layout of images
+    return tensor[index] if tensor.dim() == 4 else tensor.index_select(0, index)
+
+
+def _weighted_mean(losses: list[Tensor], counts: list[int]) -> float:
+    # one transfer for all of them
+    return math.fsum(n * loss for n, loss in zip(counts, torch.stack(losses).tolist(), strict=True)) / sum(counts)
 
 
 def _clip(grads: list[Tensor], bound: float) -> None:
-    """Scale the gradient down to an L2 norm of at most `bound`; NaN stays NaN and is caught as an update."""
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-    torch._foreach_mul_(grads, float(bound / norm) if float(norm) > bound else 1.0)
+    """Scale the gradient down to an L2 norm of at most `bound`.
+
+    One without a finite norm stays as it is, and is refused with the update: `bound / inf` would make it zero.
+    """
+    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
+    if bound < norm < math.inf:
+        torch._foreach_mul_(grads, bound / norm)
 
 
 def _device(name: str) -> torch.device:
@@ -308,22 +376,3 @@ def _device(name: str) -> torch.device:
             hint='use "cpu", or "cuda" on a machine with an NVIDIA GPU and a CUDA build of PyTorch',
         ) from error
     return device
-
-
-@contextmanager
-def _seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Torch's generators start from `seed` inside, and go on as before afterwards.
-
-    `torch.manual_seed` would also prepare to seed every kind of device, which costs more than a small client.
-    """
-    generators = [torch.default_generator]
-    if device.type == "cuda":
-        generators.append(torch.cuda.default_generators[device.index or 0])
-    states = [generator.get_state() for generator in generators]
-    for generator in generators:
-        generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)

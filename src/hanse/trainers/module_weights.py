@@ -1,0 +1,115 @@
+"""A resident module's tensors, in the order of a spec: put a model in, take the result out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hanse.core.params import Params, ParamSpec
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """One buffer of one layer, and the tensor that belongs there."""
+
+    layer: nn.Module
+    name: str
+    tensor: Tensor
+
+    @property
+    def current(self) -> Tensor | None:
+        return self.layer._buffers[self.name]
+
+    def put_back(self) -> None:
+        if self.current is not self.tensor:
+            self.layer._buffers[self.name] = self.tensor
+
+
+class ModuleWeights:
+    """Copies models into a module and out of it.
+
+    Nothing of one client's work is left in the module for the next: buffers that a layer replaces
+    (``self.mean = …`` instead of ``self.mean.copy_(…)``) are followed and put back, and those that are no
+    part of the model (``persistent=False``) start each time as they were when the module was made.
+
+    Args:
+      module: On its device, in its memory format.
+      spec: The layout of the module's parameters and buffers.
+      device: The module's.
+    """
+
+    def __init__(self, module: nn.Module, spec: ParamSpec, device: torch.device) -> None:
+        self.spec = spec
+        self.trainable = ParamSpec(tuple(t for t in spec.tensors if t.trainable), spec.dtype)
+        self._device = device
+        named = dict(module.named_parameters()) | dict(module.named_buffers())
+        self.tensors = [named[tensor.name].detach() for tensor in spec.tensors]
+        self.parameters = [named[tensor.name] for tensor in spec.tensors if tensor.trainable]
+        buffers = _buffers(module)
+        known = {tensor.name for tensor in spec.tensors}
+        self._tracked = [buffer for name, buffer in buffers.items() if name in known]
+        self._passing = [(buffer, buffer.tensor.clone()) for name, buffer in buffers.items() if name not in known]
+
+    def load(self, params: Params) -> Tensor:
+        """Copy a model into the module; its vector on the device (which may be the model's own memory)."""
+        vector = params.vector
+        flat = vector if isinstance(vector, Tensor) else torch.from_numpy(_writable(params))
+        flat = flat.to(self._device)
+        for buffer in self._tracked:
+            buffer.put_back()
+        with torch.no_grad():
+            for buffer, first in self._passing:
+                buffer.put_back()
+                buffer.tensor.copy_(first)
+            torch._foreach_copy_(self.tensors, views(self.spec, flat))
+        return flat
+
+    def collect(self) -> Tensor:
+        """The module's tensors as one new vector `[P]`."""
+        self._follow()
+        return self.flatten(self.tensors)
+
+    def flatten(self, tensors: list[Tensor]) -> Tensor:
+        """Tensors in the spec's order as one new vector `[P]`."""
+        kind = getattr(torch, self.spec.dtype)
+        if all(tensor.dtype == kind for tensor in tensors) and tensors:
+            return torch.cat([tensor.reshape(-1) for tensor in tensors])
+        flat = torch.empty(self.spec.size, dtype=kind, device=self._device)
+        torch._foreach_copy_(views(self.spec, flat), tensors)
+        return flat
+
+    def buffers(self) -> list[Tensor]:
+        """The tensors that are not trained, as they are now."""
+        self._follow()
+        return self.tensors[len(self.parameters) :]
+
+    def _follow(self) -> None:
+        """Copy what layers put in the place of their buffers into the tensors that stay."""
+        with torch.no_grad():
+            for buffer in self._tracked:
+                current = buffer.current
+                if current is not buffer.tensor and current is not None:
+                    buffer.tensor.copy_(current)
+
+
+def views(spec: ParamSpec, flat: Tensor) -> list[Tensor]:
+    """One view into a vector for each tensor of its spec."""
+    return [flat[spec.slices[tensor.name]].view(tensor.shape) for tensor in spec.tensors]
+
+
+def _writable(params: Params) -> np.ndarray:
+    array = params.numpy()
+    return array if array.flags.writeable else array.copy()  # torch can't share memory that is read-only
+
+
+def _buffers(module: nn.Module) -> dict[str, _Buffer]:
+    found, seen = {}, set()
+    for prefix, layer in module.named_modules():
+        for name, tensor in layer._buffers.items():
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                found[f"{prefix}.{name}" if prefix else name] = _Buffer(layer, name, tensor)
+    return found
