@@ -89,12 +89,10 @@ class ResidentTrainer:
         cache_bytes: int = _CACHE_BYTES,
     ) -> None:
         self._task = task
+        self._device = _device(device)
         self._precision = precision
-        self._mixed = precision != "float32"
-        self._module = task.module().to(_device(device))
-        self._lane = Lane(self._module, task.spec)
-        self._device = self._lane.device if task.spec.size else _device(device)
-        self._has_images = any(len(tensor.shape) == 4 for tensor in task.spec.tensors)
+        self._module = task.module().to(self._device)
+        self._has_images = any(p.dim() == 4 for p in self._module.parameters())
         self._has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self._module.modules())
         if self._has_images:
             self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -193,7 +191,8 @@ class ResidentTrainer:
         for batches in islice(self._steps(work, *data, seed), work.num_steps(len(data[0]))):
             grads, loss, count = self._gradient(batches, scale)
             losses.append(loss)
-            if scale is not None and not scale.unscale(grads):
+            counts.append(count)
+            if grads is None:
                 continue  # the scaled loss overflowed: the scale was halved, the step is skipped
             taken += 1
             if work.max_grad_norm is not None:
@@ -227,10 +226,10 @@ class ResidentTrainer:
             for start in range(0, len(pairs), work.accumulate):
                 yield pairs[start : start + work.accumulate]
 
-    def _mean_gradient(
+    def _gradient(
         self, batches: list[tuple[Tensor, Tensor]], scale: LossScale | None
-    ) -> tuple[list[Tensor], Tensor, int]:
-        """Mean gradient over the examples of several batches (times the loss scale), mean loss, examples."""
+    ) -> tuple[list[Tensor] | None, Tensor, int]:
+        """Mean gradient over the batches' examples (None where it overflowed), mean loss, examples."""
         count = sum(len(inputs) for inputs, _ in batches)
         total, mean_loss = self._backward(*batches[0], scale)
         if len(batches) > 1:
