@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +22,7 @@ from hanse.core.errors import (
     StorageError,
     StorageFullError,
 )
+from hanse.core.events import ClientFailed, Event, Noted, Sink
 from hanse.jobs.assemble import BuiltJob, build_job
 from hanse.jobs.job import load_job
 from hanse.jobs.own_modules import importable
@@ -101,13 +103,24 @@ def execute(built: BuiltJob, folder: Path, *, quiet: bool, out: Path) -> None:
             with locked(folder):
                 _write_fact(folder, HOLDINGS, holdings_as_values(built.simulation.dataset))
                 if built.baselines:
-                    found = worth_joining(built.simulation, run, baselines=built.baselines, emit=progress)
+                    emit = progress if sys.stderr.isatty() else _without_rounds(progress)
+                    found = worth_joining(built.simulation, run, baselines=built.baselines, emit=emit)
                     _write_fact(folder, "comparison", dataclasses.asdict(found))
     except (RunInterrupted, KeyboardInterrupt) as error:
         raise _interrupted(folder, out) from error
     except StorageFullError as error:
         raise _with_hint(error, f"free some space, then go on with: {resume_command(folder, out)}") from error
     _tell(folder, console, quiet=quiet)
+
+
+def _without_rounds(sink: Sink) -> Sink:
+    """Notes and failures alone: where nobody watches, a baseline's rounds are not worth a line each."""
+
+    def emit(event: Event) -> None:
+        if isinstance(event, Noted | ClientFailed):
+            sink(event)
+
+    return emit
 
 
 def resume_command(folder: Path, out: Path) -> str:
@@ -127,6 +140,7 @@ def _tell(folder: Path, console: Console, *, quiet: bool) -> None:
         console.print(str(folder), markup=False, highlight=False, soft_wrap=True)
         return
     console.print(run_summary(read_run(folder)))
+    console.print()
     lines = [f"run folder  {folder}", f"report      {report}" if report is not None else f"no report: {why}"]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -27,11 +26,14 @@ _EXIT_CODES = """Exit codes: 0 fine · 1 a bug in Hanse · 2 the job or the comm
 
 --debug, anywhere, shows the traceback of an error."""
 
+_UsageProblem: Any = typer.BadParameter.__mro__[2]
+"""click's ClickException, which typer brings along in some versions and imports in others."""
+
 
 class _Commands(TyperGroup):
     """Names the nearest command where one is misspelt."""
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             hint = did_you_mean(name, self.list_commands(ctx))
@@ -48,7 +50,7 @@ app = typer.Typer(
     cls=_Commands,
     help="Train models together, each keeping its own data: federated learning from one job file.",
     epilog=_EXIT_CODES,
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -61,17 +63,20 @@ app.add_typer(data, name="data", cls=_Commands)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        import hanse
 
-        typer.echo(f"hanse {version('hanse')}")
+        typer.echo(f"hanse {hanse.__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def _options(
+    ctx: typer.Context,
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Say the version."),
 ) -> None:
     """Train models together, each keeping its own data: federated learning from one job file."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
 
 
 def run() -> None:
@@ -93,9 +98,9 @@ def main(arguments: Sequence[str]) -> int:
         found = app(args=rest, prog_name="hanse", standalone_mode=False)
     except HanseError as error:
         return _failed(error, debug=debug)
-    except click.ClickException as error:
+    except _UsageProblem as error:
         return _misused(error)
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _say("interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
@@ -119,12 +124,10 @@ def _failed(error: HanseError, *, debug: bool) -> int:
     return error.exit_code
 
 
-def _misused(error: click.ClickException) -> int:
+def _misused(error: Any) -> int:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "hanse"
-    message = error.format_message()
-    if not message:  # help was asked for by giving no arguments
-        return 2
+    message = error.format_message().rstrip(".")
     _say(f"error: {message[:1].lower()}{message[1:]}\n\nhint: see {command} --help")
     return 2
 

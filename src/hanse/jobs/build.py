@@ -226,7 +226,7 @@ class Builder:
         return tuple(built for built, _ in pairs), [table for _, table in pairs]
 
     def _untyped(self, value: Any, where: str) -> tuple[Any, Any]:
-        """A setting of any type: a table with `use` is built (a scikit-learn estimator), anything else is taken as it is."""
+        """A setting of any type: a table with `use` is built (a scikit-learn estimator), all else is taken as it is."""
         if isinstance(value, Mapping) and "use" in value:
             return self.choose("estimator", value, where)
         return value, value

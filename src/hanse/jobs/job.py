@@ -135,10 +135,15 @@ def apply_override(values: dict[str, Any], override: str) -> None:
                 ".".join(parts[: depth + 1]), f"is {shown(inner)} and no table", hint=f"--set {override}"
             )
         table = inner
-    table[parts[-1]] = _parsed(text.strip())
+    table[parts[-1]] = parse_value(text.strip())
 
 
-def _parsed(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """A value given on the command line: TOML, or else a string.
+
+    >>> parse_value("0.3"), parse_value("[1, 2]"), parse_value("fedavg")
+    (0.3, [1, 2], 'fedavg')
+    """
     try:
         found = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
