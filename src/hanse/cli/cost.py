@@ -1,0 +1,46 @@
+"""What a job would cost, as a table."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from hanse.core.units import format_bytes, format_count, plural
+from hanse.jobs.cost import Cost
+
+
+def cost_table(cost: Cost) -> Table:
+    """A job's cost, a line each."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in _lines(cost):
+        table.add_row(label, Text(value))
+    return table
+
+
+def _lines(cost: Cost) -> list[tuple[str, str]]:
+    smallest, median, largest = cost.sizes
+    each = f"smallest {smallest:,}, median {median:,.0f}, largest {largest:,}"
+    empty = f"; {plural(cost.num_empty, 'client')} without any" if cost.num_empty else ""
+    total = (cost.bytes_down + cost.bytes_up) * cost.rounds
+    lines = [
+        ("rounds", format_count(cost.rounds)),
+        ("clients", f"{cost.num_clients:,}, of which {cost.cohort:,.6g} train in a round"),
+        ("examples", f"{cost.num_examples:,} to train on; a client: {each}{empty}"),
+        ("measured on", _measured_on(cost)),
+        ("parameters", format_count(cost.num_parameters)),
+        ("a round sends", f"{format_bytes(cost.bytes_down)} down, {format_bytes(cost.bytes_up)} up"),
+        ("the run sends", format_bytes(total)),
+        ("local steps", f"about {cost.steps:,.0f} in a round"),
+        ("memory", f"about {format_bytes(cost.memory)}, beside Python and its packages"),
+    ]
+    if cost.baselines:
+        lines.append(("baselines", f"{', '.join(cost.baselines)}: as many rounds again for each"))
+    return lines
+
+
+def _measured_on(cost: Cost) -> str:
+    parts = ["what clients keep back"] if cost.held_out else []
+    parts += [f"{cost.central_test:,} central test examples"] if cost.central_test else []
+    return " and ".join(parts) or "nothing: no examples are kept back, and there is no central test set"

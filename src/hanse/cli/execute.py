@@ -1,0 +1,174 @@
+"""From a built job to a finished run folder: run, compare, report, say so; and all of that again after a stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from hanse.cli.finish import HOLDINGS, holdings_as_values, write_run_report
+from hanse.cli.progress import ProgressSink
+from hanse.cli.run import overrides
+from hanse.cli.tables import run_summary
+from hanse.core.errors import (
+    HanseError,
+    MissingExtraError,
+    RunInterrupted,
+    SettingError,
+    StorageError,
+    StorageFullError,
+)
+from hanse.core.events import ClientFailed, Event, Noted, Sink
+from hanse.jobs.assemble import BuiltJob, build_job
+from hanse.jobs.job import load_job
+from hanse.jobs.own_modules import importable
+from hanse.report.toml import to_toml
+from hanse.rounds.journal import FileJournal
+from hanse.rounds.run_folder import JOB, find_run, locked, new_run_folder, read_run
+from hanse.rounds.tensor_files import storage_error
+from hanse.simulation.simulate import run_simulation
+from hanse.simulation.worth_joining import worth_joining
+
+CODE = "code"
+"""Where a run folder keeps copies of the user's own modules."""
+
+
+def start_folder(built: BuiltJob, out: Path) -> Path:
+    """Make the run folder, and write down in it what the run is made of.
+
+    Raises:
+      StorageError: It can't be written.
+    """
+    folder = new_run_folder(out, str(built.simulation.job["name"]))
+    try:
+        (folder / JOB).write_text(to_toml(built.simulation.job), encoding="utf-8")
+        for file in built.own_files:
+            assert built.folder is not None
+            target = folder / CODE / file.relative_to(built.folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    return folder
+
+
+def reopen(
+    run: str, out: Path, *, rounds: int | None, workers: int | None, data_dir: Path | None
+) -> tuple[BuiltJob | None, Path]:
+    """The job of a run that is not finished, built again from its folder; None where it is finished.
+
+    Raises:
+      HanseError: There is no such run, or its job can't be built any more.
+    """
+    folder = find_run(run, out)
+    record = read_run(folder)
+    done = record.history.last.round if record.history.last else 0
+    if rounds is not None and rounds < done:
+        raise SettingError("--rounds", f"got {rounds}; {done} rounds are done already", hint=f"give {done} or more")
+    with_code = (folder / CODE).is_dir()
+    job = load_job(
+        folder / JOB,
+        overrides(None, rounds, None, workers),
+        folder=folder / CODE if with_code else folder,
+        data_dir=data_dir,
+    )
+    ended = record.status in ("finished", "stopped early")
+    compared = record.comparison is not None or not job.values.baselines
+    if ended and compared and job.values.rounds <= record.rounds_planned:
+        return None, folder
+    built = build_job(job)
+    try:
+        (folder / JOB).write_text(to_toml(built.simulation.job), encoding="utf-8")
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    return built, folder
+
+
+def execute(built: BuiltJob, folder: Path, *, quiet: bool, out: Path) -> None:
+    """Run a job in its folder, or go on with it, and tell what came of it.
+
+    Raises:
+      RunInterrupted: Stopped by the user; the message says how to go on.
+      HanseError: The run failed.
+    """
+    console = Console()
+    objective = built.simulation.task.objective[0]
+    try:
+        with importable(built.folder), ProgressSink(quiet=quiet, objective=objective) as progress:
+            run = run_simulation(built.simulation, folder=folder, sinks=(progress,))
+            with locked(folder):
+                _write_fact(folder, HOLDINGS, holdings_as_values(built.simulation.dataset))
+                if built.baselines:
+                    emit = progress if sys.stderr.isatty() else _without_rounds(progress)
+                    found = worth_joining(built.simulation, run, baselines=built.baselines, emit=emit)
+                    _write_fact(folder, "comparison", dataclasses.asdict(found))
+    except (RunInterrupted, KeyboardInterrupt) as error:
+        raise _interrupted(folder, out) from error
+    except StorageFullError as error:
+        raise _with_hint(error, f"free some space, then go on with: {resume_command(folder, out)}") from error
+    _tell(folder, console, quiet=quiet)
+
+
+def _without_rounds(sink: Sink) -> Sink:
+    """Notes and failures alone: where nobody watches, a baseline's rounds are not worth a line each."""
+
+    def emit(event: Event) -> None:
+        if isinstance(event, Noted | ClientFailed):
+            sink(event)
+
+    return emit
+
+
+def resume_command(folder: Path, out: Path) -> str:
+    """What to type to go on with a run."""
+    run = folder.name if out == Path("runs") and folder == out / folder.name else str(folder)
+    return f"hanse resume {shlex.quote(run)}"
+
+
+def _tell(folder: Path, console: Console, *, quiet: bool) -> None:
+    report: Path | None = None
+    why = ""
+    try:
+        report = write_run_report(folder)
+    except MissingExtraError as error:
+        why = f"{error.message}; {error.hint}"
+    if quiet:
+        console.print(str(folder), markup=False, highlight=False, soft_wrap=True)
+        return
+    console.print(run_summary(read_run(folder)))
+    console.print()
+    lines = [f"run folder  {folder}", f"report      {report}" if report is not None else f"no report: {why}"]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _write_fact(folder: Path, key: str, value: object) -> None:
+    journal = FileJournal(folder)
+    try:
+        journal.write_facts({key: value})
+    finally:
+        journal.close()
+
+
+def _interrupted(folder: Path, out: Path) -> RunInterrupted:
+    command = resume_command(folder, out)
+    try:
+        record = read_run(folder)
+    except StorageError:
+        return RunInterrupted("stopped before the first round was committed", hint="nothing is lost; run it again")
+    last = record.history.last
+    if record.status in ("finished", "stopped early"):
+        message = f"stopped; `{folder.name}` has finished its rounds, but the baselines have not"
+    elif last is None:
+        message = f"stopped before the first round of `{folder.name}` was committed"
+    else:
+        message = f"stopped; `{folder.name}` is safe up to round {last.round} of {record.rounds_planned}"
+    return RunInterrupted(message, hint=f"go on with: {command}")
+
+
+def _with_hint(error: HanseError, hint: str) -> HanseError:
+    return type(error)(error.message, hint=hint)

@@ -1,0 +1,26 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RUNS = Path("runs")
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder that runs live in.", show_default=True)]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder of data sets; in place of HANSE_DATA.", show_default=False)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, and only where the run is kept.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", "-w", help="Processes that clients run in.", show_default=False)
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the job, as strategy.mu=0.1; repeatable."),
+]
+JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="The job file.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]

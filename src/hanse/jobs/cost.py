@@ -1,0 +1,106 @@
+"""What a job would cost: parameters, bytes a round, memory; computed from its parts, with nothing run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hanse.core.messages import Broadcast
+from hanse.core.params import Params
+from hanse.core.protocols import Broadcasts
+from hanse.core.randomness import stream
+from hanse.jobs.assemble import BuiltJob
+from hanse.simulation.simulate import Simulation
+
+_ROUNDS_TRIED = 20  # cohorts of random size are averaged over so many rounds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a job would cost.
+
+    Args:
+      rounds: As planned.
+      num_clients: Clients in the federation.
+      num_empty: Clients without a training example.
+      sizes: Training examples of a client: smallest, median, largest.
+      num_examples: Training examples of all.
+      cohort: Clients a round, on average.
+      num_parameters: P.
+      bytes_down: Bytes of vectors sent to clients in a round.
+      bytes_up: Bytes of vectors they send back, before any stage of the pipeline changes them.
+      steps: Local steps of the cohort in a round, about.
+      memory: Bytes for data, model and updates, beside what Python and its packages take.
+      held_out: Whether clients keep examples back for testing.
+      central_test: Examples of the official test set; 0 where there is none.
+      baselines: What is run besides.
+    """
+
+    rounds: int
+    num_clients: int
+    num_empty: int
+    sizes: tuple[int, float, int]
+    num_examples: int
+    cohort: float
+    num_parameters: int
+    bytes_down: float
+    bytes_up: float
+    steps: float
+    memory: int
+    held_out: bool
+    central_test: int
+    baselines: tuple[str, ...]
+
+
+def estimate(built: BuiltJob) -> Cost:
+    """Estimate what a built job would cost."""
+    simulation = built.simulation
+    sizes = np.asarray(simulation.dataset.sizes)
+    whole = simulation.task.init_params(simulation.settings.seed)
+    work = simulation.strategy.local_work(1)
+    shared = whole.select(whole.spec.without(whole.spec.matching(work.personal))) if work.personal else whole
+    cohorts = _cohorts(simulation)
+    cohort = float(np.mean([len(ids) for ids in cohorts]))
+    down = _broadcast_bytes(simulation, shared)
+    typical = int(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 0
+    central = simulation.dataset.central_test
+    return Cost(
+        rounds=simulation.settings.rounds,
+        num_clients=len(simulation.dataset),
+        num_empty=int(np.count_nonzero(sizes == 0)),
+        sizes=(int(sizes.min()), float(np.median(sizes)), int(sizes.max())),
+        num_examples=int(sizes.sum()),
+        cohort=cohort,
+        num_parameters=whole.spec.size,
+        bytes_down=down * cohort,
+        bytes_up=shared.numpy().nbytes * cohort,
+        steps=work.num_steps(typical) * cohort,
+        memory=_memory(simulation, whole),
+        held_out="test" in simulation.dataset.held_out,
+        central_test=0 if central is None else len(central),
+        baselines=built.baselines,
+    )
+
+
+def _cohorts(simulation: Simulation) -> list[tuple[str, ...]]:
+    settings, population = simulation.settings, simulation.population()
+    rounds = range(1, min(settings.rounds, _ROUNDS_TRIED) + 1)
+    return [settings.cohort.select(population, r, stream(settings.seed, "cohort", r)) for r in rounds]
+
+
+def _broadcast_bytes(simulation: Simulation, shared: Params) -> int:
+    strategy = simulation.strategy
+    state = strategy.init(shared)
+    broadcast = strategy.broadcast(state, 1) if isinstance(strategy, Broadcasts) else Broadcast(params=state.params)
+    return broadcast.nbytes
+
+
+def _memory(simulation: Simulation, whole: Params) -> int:
+    """Data once as it is and once prepared; vectors of the server and of each worker."""
+    dataset = simulation.dataset.dataset
+    parts = [] if dataset is None else [part for part in (dataset.train, dataset.test) if part is not None]
+    data = 2 * sum(part.x.nbytes + part.y.nbytes for part in parts)
+    vector = whole.numpy().nbytes
+    # the server: state, best state, a 64-bit sum; a worker: weights, gradient, anchor, delta, two of an optimiser
+    return data + 2 * vector + 8 * whole.spec.size + 6 * vector * simulation.engine.workers

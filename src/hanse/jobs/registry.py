@@ -1,0 +1,200 @@
+"""The names that a job file may `use`, by kind, and what they stand for.
+
+Only names stand here: nothing is imported until one is asked for. Other packages add names by entry
+points; a user's own code is named as ``package.module:Name``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+from hanse.core.errors import HanseError, MissingExtraError, SettingError, did_you_mean
+from hanse.data.catalogue import PARTITIONERS, SETS
+from hanse.jobs.own_modules import import_own
+
+Kind = Literal[
+    "aggregator",
+    "cohort",
+    "correction",
+    "data",
+    "estimator",
+    "loss",
+    "model",
+    "optimizer",
+    "partition",
+    "preprocess",
+    "schedule",
+    "stage",
+    "strategy",
+    "task",
+]
+"""What can be chosen by `use`."""
+
+NAMES: Mapping[Kind, Mapping[str, str]] = {
+    "aggregator": {"mean": "hanse.aggregators.mean:Mean"},
+    "cohort": {
+        "by_examples": "hanse.rounds.selection:ByExamples",
+        "cyclic": "hanse.rounds.selection:Cyclic",
+        "everyone": "hanse.rounds.selection:Everyone",
+        "fixed": "hanse.rounds.selection:Fixed",
+        "poisson": "hanse.rounds.selection:Poisson",
+        "uniform": "hanse.rounds.selection:Uniform",
+    },
+    "correction": {"proximal": "hanse.core.corrections:Proximal"},
+    "data": SETS,
+    "estimator": {
+        "elastic_net": "sklearn.linear_model:ElasticNet",
+        "lasso": "sklearn.linear_model:Lasso",
+        "linear_regression": "sklearn.linear_model:LinearRegression",
+        "linear_svc": "sklearn.svm:LinearSVC",
+        "logistic_regression": "sklearn.linear_model:LogisticRegression",
+        "perceptron": "sklearn.linear_model:Perceptron",
+        "ridge": "sklearn.linear_model:Ridge",
+        "sgd_classifier": "sklearn.linear_model:SGDClassifier",
+        "sgd_regressor": "sklearn.linear_model:SGDRegressor",
+    },
+    "loss": {
+        "absolute_error": "hanse.tasks.losses:AbsoluteError",
+        "huber": "hanse.tasks.losses:Huber",
+        "squared_error": "hanse.tasks.losses:SquaredError",
+    },
+    "model": {
+        "char_lstm": "hanse.tasks.models.char_lstm:CharLSTM",
+        "lenet": "hanse.tasks.models.lenet:LeNet",
+        "linear": "hanse.tasks.models.linear:Linear",
+        "mcmahan_cnn": "hanse.tasks.models.mcmahan_cnn:McMahanCNN",
+        "mlp": "hanse.tasks.models.mlp:MLP",
+        "resnet": "hanse.tasks.models.resnet:ResNet",
+        "two_nn": "hanse.tasks.models.two_nn:TwoNN",
+    },
+    "optimizer": {
+        "adam": "hanse.core.optimizers:Adam",
+        "adamw": "hanse.core.optimizers:AdamW",
+        "sgd": "hanse.core.optimizers:SGD",
+    },
+    "partition": PARTITIONERS,
+    "preprocess": {
+        "scale": "hanse.data.preprocessing:Scale",
+        "standardize": "hanse.data.preprocessing:Standardize",
+    },
+    "schedule": {
+        "constant": "hanse.core.schedules:Constant",
+        "cosine": "hanse.core.schedules:Cosine",
+        "exponential": "hanse.core.schedules:Exponential",
+        "step": "hanse.core.schedules:Step",
+    },
+    "stage": {},
+    "strategy": {
+        "cyclic": "hanse.strategies.cyclic:CyclicTransfer",
+        "fedavg": "hanse.strategies.fedavg:FedAvg",
+        "fedprox": "hanse.strategies.fedprox:FedProx",
+        "fedsgd": "hanse.strategies.fedsgd:FedSGD",
+        "local_only": "hanse.strategies.local_only:LocalOnly",
+    },
+    "task": {
+        "classification": "hanse.tasks.classification:Classification",
+        "estimator": "hanse.tasks.estimator:Estimator",
+        "next_character": "hanse.tasks.language:NextCharacter",
+        "regression": "hanse.tasks.regression:Regression",
+    },
+}
+"""Kind to name to ``module:object``."""
+
+GROUPS: Mapping[Kind, str] = {
+    "aggregator": "hanse.aggregators",
+    "cohort": "hanse.cohorts",
+    "correction": "hanse.corrections",
+    "data": "hanse.data",
+    "estimator": "hanse.estimators",
+    "loss": "hanse.losses",
+    "model": "hanse.models",
+    "optimizer": "hanse.optimizers",
+    "partition": "hanse.partitioners",
+    "preprocess": "hanse.preprocessing",
+    "schedule": "hanse.schedules",
+    "stage": "hanse.stages",
+    "strategy": "hanse.strategies",
+    "task": "hanse.tasks",
+}
+"""Kind to the entry point group by which other packages add names."""
+
+_EXTRAS = {
+    "PIL": "images",
+    "jinja2": "report",
+    "matplotlib": "report",
+    "pandas": "tables",
+    "pyarrow": "tables",
+    "sklearn": "sklearn",
+    "torch": "torch",
+}
+
+
+def known_names(kind: Kind) -> dict[str, str]:
+    """Name to ``module:object`` of a kind: Hanse's own, and what installed packages add.
+
+    A package can't take over one of Hanse's names.
+    """
+    added = {point.name: point.value for point in entry_points(group=GROUPS[kind])}
+    return {**added, **NAMES[kind]}
+
+
+def find(kind: Kind, use: str, *, where: str, folder: Path | None = None) -> Any:
+    """What a name stands for.
+
+    Args:
+      kind: What is being chosen.
+      use: A known name, or ``package.module:Name``.
+      where: Dotted path of the choice, for messages.
+      folder: The job file's folder; modules beside the job file are found there.
+
+    Raises:
+      SettingError: Nothing of that name, or no such module or object.
+      MissingExtraError: It needs an optional package.
+    """
+    if ":" in use:
+        return _import(use, where=where, folder=folder, own=True)
+    known = known_names(kind)
+    if use not in known:
+        hint = did_you_mean(use, known) if known else "name your own as `package.module:Name`"
+        raise SettingError(f"{where}.use", f"there is no {_word(kind)} called `{use}`", hint=hint)
+    return _import(known[use], where=where, folder=None, own=False)
+
+
+def name_of(kind: Kind, target: object) -> str:
+    """The shortest `use` that names a class or function."""
+    path = f"{getattr(target, '__module__', '?')}:{getattr(target, '__qualname__', '?')}"
+    return next((name for name, found in NAMES[kind].items() if found == path), path)
+
+
+def _import(path: str, *, where: str, folder: Path | None, own: bool) -> Any:
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute:
+        raise SettingError(f"{where}.use", f"`{path}` names nothing", hint="wanted: package.module:Name")
+    try:
+        module = import_own(module_name, folder, where=where) if own else importlib.import_module(module_name)
+    except HanseError:
+        raise
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in _EXTRAS:
+            raise MissingExtraError(f"{where} = `{path}`", extra=_EXTRAS[package]) from error
+        beside = f" beside the job file (in {folder}) or" if folder is not None else ""
+        raise SettingError(f"{where}.use", f"no module `{error.name}`{beside} among installed packages") from error
+    try:
+        found: Any = module
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except AttributeError as error:
+        public = [name for name in vars(module) if not name.startswith("_")]
+        raise SettingError(
+            f"{where}.use", f"module `{module_name}` has no `{attribute}`", hint=did_you_mean(attribute, public)
+        ) from error
+    return found
+
+
+def _word(kind: Kind) -> str:
+    return {"data": "data set", "stage": "pipeline stage"}.get(kind, kind)
