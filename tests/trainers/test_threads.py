@@ -12,9 +12,14 @@ from hanse.trainers.threads import limited_threads
 
 def test_as_many_as_before_afterwards_also_after_an_error() -> None:
     torch.set_num_threads(2)
-    with pytest.raises(RuntimeError, match="inside"), limited_threads(1):
-        assert torch.get_num_threads() == 1
-        raise RuntimeError("inside")
+
+    def fail() -> None:
+        with limited_threads(1):
+            assert torch.get_num_threads() == 1
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail()
     assert torch.get_num_threads() == 2
 
 
