@@ -37,9 +37,7 @@ def job(examples: Examples, start: Params, *, client: str = "a", seed: int = 5, 
     return LocalJob(client=client, examples=lambda: examples, start=start, seed=seed, **fields)  # type: ignore[arg-type]
 
 
-def train_one(
-    trainer: ResidentTrainer, work: LocalWork, one: LocalJob, *, round_number: int = 1
-) -> LocalResult:
+def train_one(trainer: ResidentTrainer, work: LocalWork, one: LocalJob, *, round_number: int = 1) -> LocalResult:
     """The result of one client, which must succeed."""
     (result,) = trainer.train(work, round_number, [one])
     if isinstance(result, LocalFailure):

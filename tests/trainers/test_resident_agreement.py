@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from tests.trainers.conftest import Maker, Textbook, job, relative, train_one
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +20,6 @@ from hanse.core.schedules import Exponential
 from hanse.data.examples import Examples
 from hanse.tasks.custom import module_task
 from hanse.trainers.resident import ResidentTrainer
-from tests.trainers.conftest import Maker, Textbook, job, relative, train_one
 
 Dtype = Literal["float32", "float64"]
 
@@ -146,7 +146,10 @@ def test_every_model(name: str, dtype: Dtype, work: LocalWork, bound: float) -> 
 
 
 WORKS: dict[str, tuple[LocalWork, Textbook]] = {
-    name: (LocalWork(**{"epochs": 2, "batch_size": 5, "optimizer": SGD(lr=0.1), **fields}), Textbook(None, maker, **more))  # type: ignore[arg-type]
+    name: (
+        LocalWork(**{"epochs": 2, "batch_size": 5, "optimizer": SGD(lr=0.1), **fields}),
+        Textbook(None, maker, **more),
+    )  # type: ignore[arg-type]
     for name, fields, maker, more in [
         ("momentum", {"optimizer": SGD(lr=0.1, momentum=0.9)}, lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), {}),
         (
@@ -155,7 +158,12 @@ WORKS: dict[str, tuple[LocalWork, Textbook]] = {
             lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
             {},
         ),
-        ("decay", {"optimizer": SGD(lr=0.1, weight_decay=0.3)}, lambda p: torch.optim.SGD(p, 0.1, weight_decay=0.3), {}),
+        (
+            "decay",
+            {"optimizer": SGD(lr=0.1, weight_decay=0.3)},
+            lambda p: torch.optim.SGD(p, 0.1, weight_decay=0.3),
+            {},
+        ),
         (
             "adam",
             {"optimizer": Adam(lr=0.01, weight_decay=0.1)},

@@ -25,7 +25,8 @@ class LocalWork:
       schedule: Factor on the learning rate by round.
       correction: What the strategy adds to each gradient, or None.
       upload: ``"delta"``: weights after the work minus weights before. ``"gradient"``: minus the
-        mean gradient over all local examples at the broadcast weights, and no step is taken.
+        mean gradient over all local examples at the broadcast weights, and no step is taken; buffers
+        bring their change.
       personal: Shell-style patterns of tensor names that stay on the client between rounds and
         are neither broadcast nor uploaded, for example ``("head.*",)``.
       accumulate: Batches whose gradients are averaged, by examples, into one step, ≥ 1.

@@ -239,6 +239,12 @@ class Params:
         vector[self.spec.indices_of(part.spec)] = part.vector
         return Params(self.spec, vector)
 
+    def scale_trainable(self, scalar: float) -> Params:
+        """The trainable tensors times a number, buffers as they are; a new vector."""
+        vector = self.copy().vector
+        vector[: self.spec.num_trainable] *= float(scalar)
+        return Params(self.spec, vector)
+
     def l2_norm(self) -> float:
         """Euclidean norm over all elements, accumulated in float64; NaN and infinity pass through."""
         if isinstance(self.vector, np.ndarray):

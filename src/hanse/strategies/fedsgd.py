@@ -20,7 +20,7 @@ class FedSGD:
         w_{t+1} = w_t − lr · Σ_k (n_k / n) ∇F_k(w_t)
 
     The gradients are *averaged*, not added up. With gradients [1, 2] and [−1, −2] and equal weights the
-    model stays where it is.
+    model stays where it is. Buffers (batch-norm statistics) have no gradient; they take over the clients' mean.
 
     Args:
       lr: The server's learning rate, > 0.
@@ -51,4 +51,4 @@ class FedSGD:
 
     def step(self, state: ModelState, aggregate: Aggregate) -> ModelState:
         """Step along the aggregate, which holds minus the mean gradient."""
-        return ModelState(state.params + self.lr * aggregate.delta)
+        return ModelState(state.params + aggregate.delta.scale_trainable(self.lr))

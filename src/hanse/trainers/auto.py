@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hanse.core.errors import TaskError
+from hanse.core.errors import SettingError, TaskError, did_you_mean
 from hanse.trainers.base import Trainer
 
 
@@ -26,6 +26,17 @@ class TrainerSettings:
     device: str = "cpu"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("use", ("auto", "resident", "plain")),
+            ("precision", ("float32", "bfloat16", "float16")),
+        ):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise SettingError(name, f"`{value}` is unknown", hint=did_you_mean(str(value), allowed))
+        if self.threads < 1:
+            raise SettingError("threads", f"must be at least 1, got {self.threads}")
 
 
 def make_trainer(task: Any, settings: TrainerSettings) -> tuple[Trainer, str]:
