@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from io import BytesIO, StringIO
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def main(folder: Path) -> None:
     Args:
       folder: The run folder of the demo, with its comparison.
     """
-    record = read_run(folder)
+    record = replace(read_run(folder), path=f"runs/{folder.name}")  # where `make demo` keeps it
     assert record.comparison is not None, f"{folder} was run without baselines"
     (IMAGES / "terminal.svg").write_text(terminal(record), encoding="utf-8")
     save(draw_comparison(record.comparison), IMAGES / "comparison.png")
