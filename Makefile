@@ -18,7 +18,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow lint format types layers docs bench ci clean
+.PHONY: help demo test slow lint format types layers docs pictures bench ci clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -47,8 +47,13 @@ layers: $(VENV)/.ready-dev ## Check which folder imports which
 	@$(BIN)/lint-imports
 
 docs: $(VENV)/.ready-docs ## Build the documentation into site/
-	@$(BIN)/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "site/index.html"
+
+pictures: $(VENV)/.ready-dev ## Draw the pictures of the documentation again, from the demo
+	@rm -rf build/pictures
+	@$(BIN)/hanse run $(JOB) --out build/pictures --quiet
+	@$(BIN)/python scripts/pictures.py build/pictures/hospitals
 
 bench: $(VENV)/.ready-dev ## Measure against a lean hand-written loop (some minutes; needs MNIST by HANSE_DATA)
 	@$(BIN)/python -m benchmarks $(ARGS)
