@@ -61,9 +61,7 @@ def measure(population: int, rounds: int) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as out:
         run_simulation(simulation, folder=new_run_folder(Path(out), "population"), sinks=(sink,))
-    rounds_taken = [
-        b - a for a, b in zip(ends[1:-2], ends[2:-1], strict=True)
-    ]  # without the first and the measured last
+    rounds_taken = [after - before for before, after in itertools.pairwise(ends[1:-1])]
     return {
         "round": statistics.median(rounds_taken),
         "build": built,

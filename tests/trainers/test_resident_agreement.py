@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
-from tests.trainers.conftest import Maker, Textbook, job, relative, train_one
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,6 +19,7 @@ from hanse.core.schedules import Exponential
 from hanse.data.examples import Examples
 from hanse.tasks.custom import module_task
 from hanse.trainers.resident import ResidentTrainer
+from tests.trainers.conftest import Maker, Textbook, job, relative, train_one
 
 Dtype = Literal["float32", "float64"]
 

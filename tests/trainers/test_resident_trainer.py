@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.trainers.conftest import job, train_one
 from torch import Tensor, nn
 
 from hanse.core.corrections import StepContext
@@ -23,6 +22,7 @@ from hanse.data.examples import Examples
 from hanse.tasks.custom import module_task
 from hanse.trainers.base import LocalFailure, LocalResult
 from hanse.trainers.resident import ResidentTrainer
+from tests.trainers.conftest import job, train_one
 
 WORK = LocalWork(epochs=2, batch_size=4, optimizer=SGD(lr=0.1))
 
