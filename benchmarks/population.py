@@ -9,6 +9,7 @@ has examples for). Each population runs in a process of its own, in turns.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import statistics
