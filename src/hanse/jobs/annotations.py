@@ -142,7 +142,7 @@ def in_words(annotation: Any) -> str:
         elif (element := element_of(member)) is not None:
             words.append(f"a list, each {in_words(element)}")
         elif (kind := seam_of(member)) is not None:
-            words.append(f"a {kind}")
+            words.append(f"{'an' if kind[0] in 'aeo' else 'a'} {kind}")
         elif dataclasses.is_dataclass(member) or get_origin(member) in (dict, collections.abc.Mapping):
             words.append("a table")
         elif get_origin(member) is tuple:
