@@ -8,7 +8,7 @@ import numpy as np
 
 from hanse.core.messages import Update
 from hanse.core.params import Params
-from hanse.data.federated import FederatedDataset
+from hanse.data.federated import ClientData, FederatedDataset
 from hanse.data.split import Split
 from hanse.tasks.callable_task import CallableTask, Weights
 
@@ -96,6 +96,19 @@ def tiny_federation(
         x = rng.normal(size=(rows + i, num_inputs))
         arrays[f"site-{i}"] = (x.astype(np.float32), (x @ law + 0.1 * rng.normal(size=rows + i)).astype(np.float32))
     return FederatedDataset.from_arrays(arrays, split=Split(test=test), seed=seed)
+
+
+def with_empty_client(federation: FederatedDataset, client: str = "empty") -> FederatedDataset:
+    """The same federation and one more client, who holds nothing.
+
+    >>> with_empty_client(tiny_federation(2)).num_examples("empty")
+    0
+    """
+    everyone = {name: federation.client(name) for name in federation.clients}
+    first = next(iter(everyone.values()))
+    nothing = first.train.take(slice(0, 0))
+    everyone[client] = ClientData(client, nothing, nothing, nothing)
+    return FederatedDataset.from_clients(everyone)
 
 
 # classes rather than closures, so that the task can be sent to another process

@@ -1,0 +1,137 @@
+"""`check_transport`: one conformance suite for everything that carries phases to clients and replies back."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hanse.core.local_work import LocalWork
+from hanse.core.messages import (
+    Broadcast,
+    ClientFailure,
+    EvaluatePhase,
+    Evaluation,
+    LocalStatistics,
+    Phase,
+    Reply,
+    StatisticsPhase,
+    TrainPhase,
+    Update,
+)
+from hanse.core.params import Params
+from hanse.core.protocols import Transport
+from hanse.pipeline.recipes import plain
+from hanse.rounds.kept_vectors import KeptInFolder
+from hanse.simulation.engine import RuntimeFactory
+from hanse.simulation.in_process import InProcessTransport
+from hanse.testing.fakes import linear_task, tiny_federation, with_empty_client
+from hanse.testing.fingerprint import fingerprint, require
+from hanse.trainers.auto import TrainerSettings
+
+_EMPTY = "empty"
+
+
+def check_transport(make_transport: Callable[[RuntimeFactory], Transport], *, num_clients: int = 5) -> None:
+    """Check a transport against the in-process one, on a small federation in which one client holds no data.
+
+    Each client that is asked answers exactly once, whatever the phase and the order; an error of a client, or a
+    client that nobody knows, is a `ClientFailure` and no exception; replies have the same bits as in-process;
+    closing twice is fine.
+
+    Args:
+      make_transport: Makes the transport, ready for use, whose clients are those of the factory's data set; the
+        factory makes their `ClientRuntime`, here or in another process.
+      num_clients: Clients that hold data, ≥ 2.
+
+    Raises:
+      AssertionError: What does not hold, in a sentence.
+
+    >>> check_transport(lambda factory: InProcessTransport(factory()))
+    """
+    with tempfile.TemporaryDirectory(prefix="hanse-") as folder:
+        reference = InProcessTransport(_factory(Path(folder) / "reference", num_clients)())
+        factory = _factory(Path(folder) / "checked", num_clients)
+        transport = make_transport(factory)
+        try:
+            _check_clients(transport, reference)
+            for phase in _phases(factory):
+                _check_phase(transport, reference, phase)
+        finally:
+            transport.close()
+            transport.close()
+
+
+def _factory(folder: Path, num_clients: int) -> RuntimeFactory:
+    return RuntimeFactory(
+        dataset=with_empty_client(tiny_federation(num_clients), _EMPTY),
+        task=linear_task(),
+        pipeline=plain(),
+        seed=7,
+        kept=KeptInFolder(folder),
+        trainer=TrainerSettings(),
+    )
+
+
+def _phases(factory: RuntimeFactory) -> list[Phase]:
+    start: Params = factory.task.init_params(7)
+    moved = start.with_vector(np.linspace(-1, 1, start.spec.size, dtype=np.float32))
+    shared = start.select(start.spec.without(frozenset({"b"})))
+    return [
+        StatisticsPhase(),
+        TrainPhase(round=1, broadcast=Broadcast(start), work=LocalWork()),
+        TrainPhase(round=2, broadcast=Broadcast(moved, {"more": start}), work=LocalWork()),
+        EvaluatePhase(round=2, params=moved),
+        EvaluatePhase(round=2, params=start, split="train"),
+        TrainPhase(round=3, broadcast=Broadcast(shared), work=LocalWork(personal=("b",))),
+        TrainPhase(round=4, broadcast=Broadcast(shared), work=LocalWork(personal=("b",))),
+        EvaluatePhase(round=4, params=shared, personal=("b",)),
+    ]
+
+
+def _check_clients(transport: Transport, reference: Transport) -> None:
+    require(
+        list(transport.clients) == list(reference.clients),
+        f"the transport's clients are {list(transport.clients)}; wanted {list(reference.clients)}, in this order",
+    )
+
+
+def _check_phase(transport: Transport, reference: Transport, phase: Phase) -> None:
+    everyone = list(transport.clients)
+    for asked in (everyone, everyone[::-1][:3], everyone[1:2], [], [everyone[0], "nobody"]):
+        wanted = {reply.client: reply for reply in reference.exchange(phase, asked)}
+        got = list(transport.exchange(phase, asked))
+        _check_replies(phase, asked, got)
+        for reply in got:
+            require(
+                _bits(reply) == _bits(wanted[reply.client]),
+                f"{type(phase).__name__}: the reply of `{reply.client}` differs from the in-process one: "
+                f"{_words(reply)}; wanted {_words(wanted[reply.client])}",
+            )
+
+
+def _check_replies(phase: Phase, asked: Sequence[str], got: Sequence[Reply]) -> None:
+    name, answered = type(phase).__name__, sorted(reply.client for reply in got)
+    require(answered == sorted(asked), f"{name}: asked {sorted(asked)}, and {answered} answered; wanted one reply each")
+    kinds = {TrainPhase: Update, EvaluatePhase: Evaluation, StatisticsPhase: LocalStatistics}
+    for reply in got:
+        fitting = isinstance(reply, kinds[type(phase)] | ClientFailure)
+        require(fitting, f"{name} was answered with {type(reply).__name__}")
+        if reply.client == "nobody":
+            require(isinstance(reply, ClientFailure) or isinstance(phase, StatisticsPhase), f"{name}: nobody answered")
+        if reply.client == _EMPTY and isinstance(phase, TrainPhase):
+            require(isinstance(reply, ClientFailure), f"{name}: a client without data was not answered as a failure")
+
+
+def _bits(reply: Reply) -> object:
+    if isinstance(reply, ClientFailure):
+        return (reply.client, reply.round, reply.kind, reply.message)  # tracebacks name files and lines
+    if isinstance(reply, Update):
+        return fingerprint({**vars(reply), "seconds": 0.0})
+    return fingerprint(reply)
+
+
+def _words(reply: Reply) -> str:
+    return f"{reply.kind}: {reply.message}" if isinstance(reply, ClientFailure) else type(reply).__name__
