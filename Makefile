@@ -56,7 +56,7 @@ pictures: $(VENV)/.ready-dev ## Draw the pictures of the documentation again, fr
 	@$(BIN)/python scripts/pictures.py build/pictures/hospitals
 
 bench: $(VENV)/.ready-dev ## Measure against a lean hand-written loop (some minutes; needs MNIST by HANSE_DATA)
-	@$(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m benchmarks.round_time $(ARGS)
 
 ci: ## Everything that .ci/run checks
 	@.ci/run
