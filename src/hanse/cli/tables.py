@@ -80,20 +80,17 @@ def runs_table(runs: Sequence[RunRecord]) -> RenderableType:
     if not runs:
         return Text("no runs yet; `hanse run job.toml` makes one", style="dim")
     table = _table("")
-    _columns(
-        table, "name", "status", "rounds", "objective", "last", "best (round)", "time", "started", words=(0, 1, 3, 7)
-    )
+    _columns(table, "name", "status", "rounds", "last", "best (round)", "time", "started", words=(0, 1, 6))
     for run in runs:
         objective = run.history.objective[0]
         table.add_row(
             Text(run.name),
             _status(run),
             _rounds(run),
-            Text(objective.replace("_", " ")),
-            _last(run),
+            Text.assemble(f"{objective.replace('_', ' ')} ", _last(run)),
             _best(run),
             format_seconds(run.seconds),
-            Text(run.started[:16].replace("T", " ")),
+            Text(run.started[5:16].replace("T", " ")),
         )
     return table
 
@@ -171,7 +168,8 @@ def _table(title: str) -> Table:
         title_justify="left",
         box=box.SIMPLE_HEAD,
         header_style="dim",
-        pad_edge=True,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
 
 
@@ -181,8 +179,8 @@ def _columns(table: Table, *heads: str, words: Sequence[int] = (0,)) -> None:
             Text(head),
             justify="left" if index in words else "right",
             overflow="fold",
-            no_wrap=index > 0,
-            min_width=12 if index == 0 else None,
+            no_wrap=index not in words,
+            min_width=6 if index == 0 else None,
         )
 
 
