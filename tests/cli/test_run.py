@@ -22,6 +22,7 @@ def show(hanse: Hanse, run: object) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.usefixtures("real_report")
 def test_a_run_ends_with_its_figures_and_where_everything_is(hanse: Hanse, job: Path) -> None:
     said = hanse("run", job)
     assert said.code == 0
@@ -105,6 +106,7 @@ def test_runs_of_an_empty_folder(hanse: Hanse) -> None:
     assert json.loads(hanse("runs", "--json").out) == []
 
 
+@pytest.mark.usefixtures("real_report")
 def test_baselines_answer_the_question(hanse: Hanse, job: Path) -> None:
     said = hanse("run", job, "--set", 'baselines=["local", "pooled"]')
     assert "Is it worth joining?" in said.out
@@ -130,6 +132,7 @@ def test_runs_are_compared_side_by_side_with_what_differs(hanse: Hanse, job: Pat
     assert "name two or more" in alone.err
 
 
+@pytest.mark.usefixtures("real_report")
 def test_the_report_can_be_written_anew(hanse: Hanse, job: Path) -> None:
     hanse("run", job, "-q")
     first = Path("runs/small/report.html").read_bytes()
@@ -138,6 +141,7 @@ def test_the_report_can_be_written_anew(hanse: Hanse, job: Path) -> None:
     assert Path("runs/small/report.html").read_bytes() == first
 
 
+@pytest.mark.usefixtures("real_report")
 def test_without_the_report_packages_the_run_still_ends_well(
     hanse: Hanse, job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
