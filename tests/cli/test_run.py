@@ -262,3 +262,17 @@ def test_a_run_that_is_locked_is_not_entered_twice(hanse: Hanse, job: Path) -> N
     assert said.code == 5
     assert "another process is working on the run" in said.err
     assert read_run(Path("runs/small")).rounds_planned == 3
+
+
+@pytest.mark.parametrize("columns", [76, 90, 160])
+def test_a_narrow_terminal_costs_columns_and_never_names(
+    hanse: Hanse, job: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    hanse("run", job, "-q", "--name", "a-name-of-some-length")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for arguments in (("runs",), ("compare", *["a-name-of-some-length"] * 2)):
+        table = hanse(*arguments).out.splitlines()[:4]
+        assert "a-name-of-some-length" in table[3]
+        assert "best (round)" in table[1]
+        assert ("time" in table[1]) == (columns == 160)
+        assert max(map(len, table)) <= columns
