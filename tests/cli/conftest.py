@@ -38,8 +38,20 @@ Hanse = Callable[..., Said]
 
 
 @pytest.fixture
-def hanse(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hanse:
+def real_report() -> None:
+    """For tests of what stands in a report; the others do without, for drawing one takes a second."""
+
+
+@pytest.fixture
+def hanse(
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Hanse:
     """Runs a command line in this process, in a folder of its own, on a wide terminal without colours."""
+    if "real_report" not in request.fixturenames:
+        monkeypatch.setattr("hanse.cli.execute.write_run_report", lambda folder: folder / "report.html")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.delenv("HANSE_DATA", raising=False)

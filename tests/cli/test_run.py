@@ -22,6 +22,7 @@ def show(hanse: Hanse, run: object) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.usefixtures("real_report")
 def test_a_run_ends_with_its_figures_and_where_everything_is(hanse: Hanse, job: Path) -> None:
     said = hanse("run", job)
     assert said.code == 0
@@ -105,6 +106,7 @@ def test_runs_of_an_empty_folder(hanse: Hanse) -> None:
     assert json.loads(hanse("runs", "--json").out) == []
 
 
+@pytest.mark.usefixtures("real_report")
 def test_baselines_answer_the_question(hanse: Hanse, job: Path) -> None:
     said = hanse("run", job, "--set", 'baselines=["local", "pooled"]')
     assert "Is it worth joining?" in said.out
@@ -130,6 +132,7 @@ def test_runs_are_compared_side_by_side_with_what_differs(hanse: Hanse, job: Pat
     assert "name two or more" in alone.err
 
 
+@pytest.mark.usefixtures("real_report")
 def test_the_report_can_be_written_anew(hanse: Hanse, job: Path) -> None:
     hanse("run", job, "-q")
     first = Path("runs/small/report.html").read_bytes()
@@ -138,6 +141,7 @@ def test_the_report_can_be_written_anew(hanse: Hanse, job: Path) -> None:
     assert Path("runs/small/report.html").read_bytes() == first
 
 
+@pytest.mark.usefixtures("real_report")
 def test_without_the_report_packages_the_run_still_ends_well(
     hanse: Hanse, job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,3 +262,17 @@ def test_a_run_that_is_locked_is_not_entered_twice(hanse: Hanse, job: Path) -> N
     assert said.code == 5
     assert "another process is working on the run" in said.err
     assert read_run(Path("runs/small")).rounds_planned == 3
+
+
+@pytest.mark.parametrize("columns", [76, 90, 160])
+def test_a_narrow_terminal_costs_columns_and_never_names(
+    hanse: Hanse, job: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    hanse("run", job, "-q", "--name", "a-name-of-some-length")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for arguments in (("runs",), ("compare", *["a-name-of-some-length"] * 2)):
+        table = hanse(*arguments).out.splitlines()[:4]
+        assert "a-name-of-some-length" in table[3]
+        assert "best (round)" in table[1]
+        assert ("time" in table[1]) == (columns == 160)
+        assert max(map(len, table)) <= columns

@@ -107,7 +107,7 @@ def test_names_are_never_markup() -> None:
 
 def test_runs_table() -> None:
     text = shown(runs_table([run("a", [0.5, 0.9, 0.8]), run("b", [], status="failed")]))
-    assert " ".join(row(text, "a")) == "a finished 2/10 accuracy 80.0 % 90.0 % (1) 1 min 1 s 01-02 03:04"
+    assert " ".join(row(text, "a")) == "a finished 2/10 accuracy 80.0 % 90.0 % (1) 1 min 1 s 2026-01-02 03:04"
     assert row(text, "b")[:6] == ["b", "failed", "0/10", "accuracy", "–", "–"]
     assert "no runs yet" in shown(runs_table([]))
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -79,20 +80,21 @@ def runs_table(runs: Sequence[RunRecord]) -> RenderableType:
     """
     if not runs:
         return Text("no runs yet; `hanse run job.toml` makes one", style="dim")
-    table = _table("")
-    _columns(table, "name", "status", "rounds", "last", "best (round)", "time", "started", words=(0, 1, 6))
-    for run in runs:
-        objective = run.history.objective[0]
-        table.add_row(
+    rows = [
+        (
             Text(run.name),
             _status(run),
             _rounds(run),
-            Text.assemble(f"{objective.replace('_', ' ')} ", _last(run)),
+            Text(run.history.objective[0].replace("_", " ")),
+            _last(run),
             _best(run),
             format_seconds(run.seconds),
-            Text(run.started[5:16].replace("T", " ")),
+            Text(run.started[:16].replace("T", " ")),
         )
-    return table
+        for run in runs
+    ]
+    heads = ("name", "status", "rounds", "objective", "last", "best (round)", "time", "started")
+    return _Fitted(heads, rows, words=("name", "status", "objective", "started"), drop=("started", "time", "objective"))
 
 
 def run_summary(run: RunRecord) -> RenderableType:
@@ -140,26 +142,69 @@ def compare_table(runs: Sequence[RunRecord]) -> RenderableType:
     objectives = {run.history.objective for run in runs}
     same = len(objectives) == 1
     name = next(iter(objectives))[0].replace("_", " ") if same else "objective"
-    table = _table("")
-    heads = ("name", "status", "rounds", f"last {name}", "best (round)", "up", "down", "time")
-    _columns(table, *heads, words=(0, 1))
     lasts = best_of([_last_value(run) for run in runs], next(iter(objectives))[1]) if same else set()
     bests = best_of([_best_value(run) for run in runs], next(iter(objectives))[1]) if same else set()
+    rows: list[tuple[RenderableType, ...]] = []
     for index, run in enumerate(runs):
         own = "" if same else f" {run.history.objective[0].replace('_', ' ')}"
-        table.add_row(
-            Text(run.name),
-            _status(run),
-            _rounds(run),
-            Text(_last(run) + own, style="bold" if index in lasts else ""),
-            Text(_best(run), style="bold" if index in bests else ""),
-            format_bytes(run.history.bytes_up),
-            format_bytes(run.history.bytes_down),
-            format_seconds(run.seconds),
+        rows.append(
+            (
+                Text(run.name),
+                _status(run),
+                _rounds(run),
+                Text(_last(run) + own, style="bold" if index in lasts else ""),
+                Text(_best(run), style="bold" if index in bests else ""),
+                format_bytes(run.history.bytes_up),
+                format_bytes(run.history.bytes_down),
+                format_seconds(run.seconds),
+            )
         )
+    heads = ("name", "status", "rounds", f"last {name}", "best (round)", "up", "down", "time")
+    table = _Fitted(heads, rows, words=("name", "status"), drop=("time", "down", "status"))
     if same:
         return table
     return Group(table, Text("These runs have different objectives, so none is called the best.", style="dim"))
+
+
+class _Fitted:
+    """A table that leaves columns out where the terminal is too narrow, rather than squeeze the names.
+
+    Args:
+      heads: Of the columns.
+      rows: A cell for each column.
+      words: Heads of the columns of words, which stand at the left.
+      drop: Heads of the columns that may go, the first one first.
+    """
+
+    def __init__(
+        self,
+        heads: Sequence[str],
+        rows: Sequence[Sequence[RenderableType]],
+        *,
+        words: Sequence[str],
+        drop: Sequence[str],
+    ) -> None:
+        self._heads = heads
+        self._rows = rows
+        self._words = words
+        self._drop = drop
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = options.update(max_width=10_000)
+        for gone in range(len(self._drop) + 1):
+            table = self._without(self._drop[:gone])
+            if Measurement.get(console, wide, table).maximum <= options.max_width:
+                break
+        yield table
+
+    def _without(self, gone: Sequence[str]) -> Table:
+        kept = [index for index, head in enumerate(self._heads) if head not in gone]
+        table = _table("")
+        heads = [self._heads[index] for index in kept]
+        _columns(table, *heads, words=[at for at, head in enumerate(heads) if head in self._words])
+        for row in self._rows:
+            table.add_row(*(row[index] for index in kept))
+        return table
 
 
 def _table(title: str) -> Table:
@@ -168,8 +213,7 @@ def _table(title: str) -> Table:
         title_justify="left",
         box=box.SIMPLE_HEAD,
         header_style="dim",
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
+        pad_edge=True,
     )
 
 
@@ -179,8 +223,8 @@ def _columns(table: Table, *heads: str, words: Sequence[int] = (0,)) -> None:
             Text(head),
             justify="left" if index in words else "right",
             overflow="fold",
-            no_wrap=index not in words,
-            min_width=6 if index == 0 else None,
+            no_wrap=index > 0,
+            min_width=12 if index == 0 else None,
         )
 
 

@@ -136,7 +136,10 @@ def in_words(annotation: Any) -> str:
     'a whole number or "all"'
     """
     words: list[str] = []
-    for member in union_members(annotation):
+    members = union_members(annotation)
+    for member in members:
+        if member is types.NoneType and str in members:
+            continue  # there "none" would be a string like any other
         if get_origin(member) is Literal:
             words += [_quoted(value) for value in get_args(member)]
         elif (element := element_of(member)) is not None:
