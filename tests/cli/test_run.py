@@ -264,7 +264,7 @@ def test_a_run_that_is_locked_is_not_entered_twice(hanse: Hanse, job: Path) -> N
     assert read_run(Path("runs/small")).rounds_planned == 3
 
 
-@pytest.mark.parametrize("columns", [76, 90, 160])
+@pytest.mark.parametrize("columns", [76, 160])
 def test_a_narrow_terminal_costs_columns_and_never_names(
     hanse: Hanse, job: Path, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
