@@ -37,7 +37,8 @@ def measure(population: int, rounds: int) -> dict[str, float]:
     from hanse.rounds.run_folder import new_run_folder
     from hanse.rounds.selection import Uniform
     from hanse.rounds.settings import EvaluateSettings, RoundSettings
-    from hanse.simulation.simulate import Simulation, run_simulation
+    from hanse.simulation.parts import Simulation
+    from hanse.simulation.simulate import run_simulation
     from hanse.strategies.fedavg import FedAvg
     from hanse.tasks import Classification, TwoNN
 

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from hanse.rounds.selection import ByExamples, Cyclic, Everyone, Fixed, Poisson, Uniform
     from hanse.rounds.settings import EvaluateSettings, RoundSettings, StopSettings
     from hanse.simulation.engine import EngineSettings
-    from hanse.simulation.simulate import SimulatedRun, Simulation, run_simulation, simulate
+    from hanse.simulation.parts import Simulation
+    from hanse.simulation.simulate import SimulatedRun, run_simulation, simulate
     from hanse.simulation.worth_joining import worth_joining
     from hanse.strategies.cyclic import CyclicTransfer
     from hanse.strategies.fedavg import FedAvg
@@ -92,7 +93,8 @@ _MODULES = {
     "rounds.selection": ("ByExamples", "Cyclic", "Everyone", "Fixed", "Poisson", "Uniform"),
     "rounds.settings": ("EvaluateSettings", "RoundSettings", "StopSettings"),
     "simulation.engine": ("EngineSettings",),
-    "simulation.simulate": ("SimulatedRun", "Simulation", "run_simulation", "simulate"),
+    "simulation.parts": ("Simulation",),
+    "simulation.simulate": ("SimulatedRun", "run_simulation", "simulate"),
     "simulation.worth_joining": ("worth_joining",),
     "strategies.cyclic": ("CyclicTransfer",),
     "strategies.fedavg": ("FedAvg",),

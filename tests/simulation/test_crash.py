@@ -20,7 +20,8 @@ from hanse.data.federated import FederatedDataset
 from hanse.rounds import tensor_files
 from hanse.rounds.run_folder import new_run_folder, read_run
 from hanse.simulation.engine import EngineSettings
-from hanse.simulation.simulate import Simulation, run_simulation
+from hanse.simulation.parts import Simulation
+from hanse.simulation.simulate import run_simulation
 from hanse.strategies.local_only import LocalOnly
 from hanse.tasks import CallableTask
 from tests.simulation.test_simulate import build

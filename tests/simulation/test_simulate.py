@@ -16,6 +16,7 @@ from sklearn.linear_model import SGDRegressor
 
 from hanse.core.errors import (
     DataError,
+    JobProblems,
     PipelineError,
     RunError,
     RunInterrupted,
@@ -32,8 +33,10 @@ from hanse.rounds.run_folder import find_run, list_runs, locked, new_run_folder,
 from hanse.rounds.selection import Cyclic, Fixed, Poisson, Uniform
 from hanse.rounds.settings import EvaluateSettings, RoundSettings, StopSettings
 from hanse.rounds.tensor_files import load_model
+from hanse.simulation.checks import check_simulation
 from hanse.simulation.engine import EngineSettings
-from hanse.simulation.simulate import Simulation, bind_task, check_simulation, run_simulation, simulate
+from hanse.simulation.parts import Simulation, bind_task
+from hanse.simulation.simulate import run_simulation, simulate
 from hanse.strategies.cyclic import CyclicTransfer
 from hanse.strategies.fedavg import FedAvg
 from hanse.strategies.fedsgd import FedSGD
@@ -318,3 +321,11 @@ def test_spawned_workers_give_the_same_bits(federation: FederatedDataset) -> Non
     engine = EngineSettings(workers=2, start_method="spawn")
     spawned = run_simulation(build(federation, task, settings=settings, engine=engine))
     assert spawned.record.model_sha256 == alone.record.model_sha256
+
+
+def test_all_that_does_not_fit_is_said_at_once(federation: FederatedDataset, task: CallableTask) -> None:
+    settings = RoundSettings(rounds=1, cohort=Uniform(size=9))
+    strategy = FedAvg(local=LocalWork(personal=("head.*",)))
+    with pytest.raises(JobProblems) as caught:
+        check_simulation(build(federation, task, settings=settings, strategy=strategy))
+    assert [type(problem) for problem in caught.value.problems] == [SettingError, TaskError]

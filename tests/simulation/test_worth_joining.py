@@ -20,7 +20,8 @@ from hanse.pipeline.recipes import plain
 from hanse.rounds.evaluation import add_sums
 from hanse.rounds.selection import Uniform
 from hanse.rounds.settings import EvaluateSettings, RoundSettings
-from hanse.simulation.simulate import Simulation, bind_task, run_simulation
+from hanse.simulation.parts import Simulation, bind_task
+from hanse.simulation.simulate import run_simulation
 from hanse.simulation.worth_joining import PerClient, baseline_work, worth_joining
 from hanse.strategies.fedavg import FedAvg
 from hanse.strategies.fedprox import FedProx

@@ -19,8 +19,9 @@ from hanse.jobs.registry import find
 from hanse.pipeline.pipeline import Pipeline
 from hanse.rounds.selection import Population
 from hanse.rounds.settings import EvaluateSettings, RoundSettings, StopSettings
+from hanse.simulation.checks import check_simulation
 from hanse.simulation.engine import EngineSettings
-from hanse.simulation.simulate import Simulation, bind_task, check_simulation
+from hanse.simulation.parts import Simulation, bind_task
 from hanse.trainers.auto import TrainerSettings
 
 DEFAULT_TEST = 0.2

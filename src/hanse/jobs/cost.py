@@ -11,7 +11,7 @@ from hanse.core.params import Params
 from hanse.core.protocols import Broadcasts
 from hanse.core.randomness import stream
 from hanse.jobs.assemble import BuiltJob
-from hanse.simulation.simulate import Simulation
+from hanse.simulation.parts import Simulation
 
 _ROUNDS_TRIED = 20  # cohorts of random size are averaged over so many rounds
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hanse.core.errors import EmptyClientError, PipelineError, RunInterrupted, StorageError, TaskError
+from hanse.core.errors import RunInterrupted, StorageError
 from hanse.core.events import Noted, RunEnded, RunStarted, Sink, fan_out
 from hanse.core.messages import Statistics, Sums
 from hanse.core.params import Params
-from hanse.core.protocols import Strategy, Task
+from hanse.core.protocols import Strategy
 from hanse.data.examples import Examples
 from hanse.data.federated import FederatedDataset
-from hanse.data.schema import DataSchema
-from hanse.pipeline.pipeline import Pipeline
 from hanse.pipeline.recipes import plain
 from hanse.rounds.evaluation import CentralEvaluation
 from hanse.rounds.event_log import EventLog
@@ -27,43 +24,16 @@ from hanse.rounds.history import History, RunRecord, RunStatus
 from hanse.rounds.journal import FileJournal, Journal, MemoryJournal
 from hanse.rounds.loop import RunOutcome, RunParts, run_rounds
 from hanse.rounds.run_folder import CLIENTS, EVENTS, MODELS, locked, new_run_folder
-from hanse.rounds.selection import Everyone, Population, Selector, Uniform
+from hanse.rounds.selection import Everyone, Selector, Uniform
 from hanse.rounds.settings import RoundSettings
 from hanse.rounds.tensor_files import save_model
 from hanse.rounds.versions import versions
+from hanse.simulation.checks import check_simulation
 from hanse.simulation.engine import EngineSettings, RuntimeFactory, open_transport
+from hanse.simulation.parts import Simulation, bind_task
 from hanse.simulation.stop_signal import stop_on_signal
 from hanse.trainers.auto import make_trainer
 from hanse.trainers.threads import limited_threads
-
-_CHECKED_CLIENTS = 20  # whose examples are tried on the model before a run; the others fail by name, if they do
-
-
-@dataclass(frozen=True, kw_only=True)
-class Simulation:
-    """Everything that a simulated run is made of, ready to run.
-
-    Args:
-      dataset: Who holds what.
-      task: What is learned, bound to the data.
-      strategy: Update rule and local work.
-      pipeline: From single updates to one aggregate.
-      settings: What the round loop is told.
-      engine: How to simulate.
-      job: The job as plain values, for the record.
-    """
-
-    dataset: FederatedDataset
-    task: Task
-    strategy: Strategy[Any]
-    pipeline: Pipeline
-    settings: RoundSettings
-    engine: EngineSettings = field(default_factory=EngineSettings)
-    job: Mapping[str, object] = field(default_factory=dict)
-
-    def population(self) -> Population:
-        """Everybody who may be selected."""
-        return Population(self.dataset.clients, self.dataset.sizes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,74 +99,6 @@ def simulate(
         engine=EngineSettings(workers=workers),
     )
     return run_simulation(simulation, folder=None if out is None else new_run_folder(Path(out), name), name=name)
-
-
-def bind_task(task: Any, dataset: FederatedDataset) -> Task:
-    """The task, bound to the data if it is not yet."""
-    bound: Task = task.bind(DataSchema.of(dataset)) if hasattr(task, "bind") else task
-    return bound
-
-
-def check_simulation(simulation: Simulation) -> None:
-    """Try the parts on each other before anything runs.
-
-    Raises:
-      HanseError: What does not fit, in a sentence.
-    """
-    simulation.settings.cohort.check(simulation.population())
-    if simulation.pipeline.weighting != simulation.strategy.weighting:
-        raise PipelineError(
-            f"the pipeline weighs clients by {simulation.pipeline.weighting}, "
-            f"the strategy by {simulation.strategy.weighting}"
-        )
-    _check_cohort(simulation)
-    _check_personal(simulation)
-    trainer, _ = make_trainer(simulation.task, simulation.engine.trainer)
-    trainer.check(simulation.strategy.local_work(1))
-    for examples in _samples(simulation.dataset, simulation.task):
-        simulation.task.check(examples.x, examples.y)
-
-
-def _check_cohort(simulation: Simulation) -> None:
-    most = getattr(simulation.strategy, "max_cohort", None)
-    size = getattr(simulation.settings.cohort, "size", len(simulation.dataset))
-    if most is not None and size > most:
-        raise PipelineError(
-            f"{type(simulation.strategy).__name__} takes at most {most} client(s) a round, the cohort has {size}",
-            hint=f'use cohort = {{ use = "cyclic", size = {most} }}',
-        )
-
-
-def _check_personal(simulation: Simulation) -> None:
-    patterns = simulation.strategy.local_work(1).personal
-    spec = simulation.task.init_params(simulation.settings.seed).spec
-    for pattern in patterns:
-        if not spec.matching((pattern,)):
-            names = ", ".join(tensor.name for tensor in spec.tensors[:12])
-            raise TaskError(f"personal: no tensor matches `{pattern}`", hint=f"the model has: {names}")
-
-
-def _samples(dataset: FederatedDataset, task: Task) -> Iterator[Examples]:
-    """The training examples of the first clients that have any, as the model would see them.
-
-    Raises:
-      EmptyClientError: None of them holds an example.
-    """
-    found = 0
-    for client in islice(dataset.clients, _CHECKED_CLIENTS):
-        train = dataset.client(client).train
-        if not len(train):
-            continue
-        found += 1
-        x = train.x
-        if task.preprocess is not None:
-            x = task.preprocess.apply(x, task.preprocess.local_statistics(x))
-        yield Examples(x, train.y)
-    if not found:
-        raise EmptyClientError(
-            f"none of the first {min(_CHECKED_CLIENTS, len(dataset))} clients holds a training example",
-            hint="look at who holds what: hanse data show",
-        )
 
 
 def run_simulation(

@@ -23,7 +23,8 @@ from hanse.rounds.evaluation import add_sums
 from hanse.rounds.history import Comparison
 from hanse.rounds.selection import Everyone, Fixed
 from hanse.rounds.settings import EvaluateSettings, RoundSettings
-from hanse.simulation.simulate import SimulatedRun, Simulation, run_simulation
+from hanse.simulation.parts import Simulation
+from hanse.simulation.simulate import SimulatedRun, run_simulation
 from hanse.strategies.fedavg import FedAvg
 from hanse.strategies.local_only import LocalOnly
 from hanse.trainers.auto import make_trainer

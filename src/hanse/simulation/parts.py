@@ -1,0 +1,48 @@
+"""`Simulation`: the parts of a simulated run, ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hanse.core.protocols import Strategy, Task
+from hanse.data.federated import FederatedDataset
+from hanse.data.schema import DataSchema
+from hanse.pipeline.pipeline import Pipeline
+from hanse.rounds.selection import Population
+from hanse.rounds.settings import RoundSettings
+from hanse.simulation.engine import EngineSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """Everything that a simulated run is made of, ready to run.
+
+    Args:
+      dataset: Who holds what.
+      task: What is learned, bound to the data.
+      strategy: Update rule and local work.
+      pipeline: From single updates to one aggregate.
+      settings: What the round loop is told.
+      engine: How to simulate.
+      job: The job as plain values, for the record.
+    """
+
+    dataset: FederatedDataset
+    task: Task
+    strategy: Strategy[Any]
+    pipeline: Pipeline
+    settings: RoundSettings
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    job: Mapping[str, object] = field(default_factory=dict)
+
+    def population(self) -> Population:
+        """Everybody who may be selected."""
+        return Population(self.dataset.clients, self.dataset.sizes)
+
+
+def bind_task(task: Any, dataset: FederatedDataset) -> Task:
+    """The task, bound to the data if it is not yet."""
+    bound: Task = task.bind(DataSchema.of(dataset)) if hasattr(task, "bind") else task
+    return bound
