@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ class ModuleWeights:
     (``self.mean = …`` instead of ``self.mean.copy_(…)``) are followed and put back, and those that are no
     part of the model (``persistent=False``) start each time as they were when the module was made.
 
+    Where it can be, all tensors become views of one vector, so that a model is copied in one go.
+
     Args:
       module: On its device, in its memory format.
       spec: The layout of the module's parameters and buffers.
@@ -45,9 +48,10 @@ class ModuleWeights:
         self.spec = spec
         self.trainable = ParamSpec(tuple(t for t in spec.tensors if t.trainable), spec.dtype)
         self._device = device
-        named = dict(module.named_parameters()) | dict(module.named_buffers())
+        named: dict[str, Tensor] = dict(module.named_parameters()) | dict(module.named_buffers())
+        self._flat = _one_vector(spec, [named[tensor.name] for tensor in spec.tensors])
         self.tensors = [named[tensor.name].detach() for tensor in spec.tensors]
-        self.parameters = [named[tensor.name] for tensor in spec.tensors if tensor.trainable]
+        self.parameters = [cast(nn.Parameter, named[tensor.name]) for tensor in spec.tensors if tensor.trainable]
         buffers = _buffers(module)
         known = {tensor.name for tensor in spec.tensors}
         self._tracked = [buffer for name, buffer in buffers.items() if name in known]
@@ -64,13 +68,21 @@ class ModuleWeights:
             for buffer, first in self._passing:
                 buffer.put_back()
                 buffer.tensor.copy_(first)
-            torch._foreach_copy_(self.tensors, views(self.spec, flat))
+            if self._flat is not None:
+                self._flat.copy_(flat)
+            else:
+                torch._foreach_copy_(self.tensors, views(self.spec, flat))
         return flat
 
     def collect(self) -> Tensor:
         """The module's tensors as one new vector `[P]`."""
         self._follow()
-        return self.flatten(self.tensors)
+        return self.flatten(self.tensors) if self._flat is None else self._flat.clone()
+
+    def change(self, since: Tensor) -> Tensor:
+        """The module's tensors minus a vector, as one new vector `[P]`."""
+        self._follow()
+        return self.flatten(self.tensors).sub_(since) if self._flat is None else self._flat - since
 
     def flatten(self, tensors: list[Tensor]) -> Tensor:
         """Tensors in the spec's order as one new vector `[P]`."""
@@ -98,6 +110,23 @@ class ModuleWeights:
 def views(spec: ParamSpec, flat: Tensor) -> list[Tensor]:
     """One view into a vector for each tensor of its spec."""
     return [flat[spec.slices[tensor.name]].view(tensor.shape) for tensor in spec.tensors]
+
+
+def _one_vector(spec: ParamSpec, tensors: list[Tensor]) -> Tensor | None:
+    """Move tensors into one vector, of which they become views, so that a model is one copy; None where they can't.
+
+    They can't where one has another type or order in memory (whole numbers, channels-last kernels), shares its memory
+    already, or is on a GPU (recurrent layers there want a packing of their own).
+    """
+    kind = getattr(torch, spec.dtype)
+    fit = all(t.dtype == kind and t.is_contiguous() and t.device.type == "cpu" for t in tensors)
+    if not fit or len({t.untyped_storage().data_ptr() for t in tensors}) < len(tensors):
+        return None
+    flat = torch.empty(spec.size, dtype=kind)
+    for tensor, view in zip(tensors, views(spec, flat), strict=True):
+        view.copy_(tensor.detach())
+        tensor.data = view
+    return flat
 
 
 def _writable(params: Params) -> np.ndarray:

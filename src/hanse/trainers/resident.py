@@ -28,6 +28,7 @@ from hanse.trainers.batches import passes
 from hanse.trainers.cache import ByteCache
 from hanse.trainers.contexts import Contexts
 from hanse.trainers.divergence import refuse_non_finite
+from hanse.trainers.gradients import Backward, clip, owned
 from hanse.trainers.loss_scale import LossScale
 from hanse.trainers.module_weights import ModuleWeights
 
@@ -91,12 +92,17 @@ class ResidentTrainer:
         self._task = task
         self._device = _device(device)
         self._precision = precision
+        self._autocast: AbstractContextManager[object] = nullcontext()
+        if precision != "float32":
+            self._autocast = torch.autocast(self._device.type, dtype=getattr(torch, precision))
         self._module = task.module().to(self._device)
         self._has_images = any(p.dim() == 4 for p in self._module.parameters())
         self._has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self._module.modules())
         if self._has_images:
+            # the kernels' order decides that of all that follows; measured, the inputs' makes no difference
             self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._weights = ModuleWeights(self._module, task.spec, self._device)
+        self._gradients = Backward(self._weights.parameters)
         self._cache: ByteCache[tuple[Tensor, Tensor]] = ByteCache(
             cache_bytes, lambda pair: sum(t.numel() * t.element_size() for t in pair)
         )
@@ -131,7 +137,7 @@ class ResidentTrainer:
         batch = 100 if self._has_images else 1000  # measured: small batches stay in the cache under convolutions
         total: dict[str, Tensor] = {}
         # not inference_mode: what a layer makes in it and keeps (a mask, say) could never be trained with
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), self._autocast:
             for inputs, targets in zip(torch.split(x, batch), torch.split(y, batch), strict=True):
                 for name, value in self._task.measure(self._module(inputs), targets).items():
                     total[name] = total[name] + value if name in total else value
@@ -157,7 +163,7 @@ class ResidentTrainer:
                     delta, loss = self._full_gradient(work, x, y)
                 else:
                     steps, loss = self._run_steps(work, round_number, job.seed, (x, y), contexts)
-                    delta = self._weights.collect().sub_(anchor)
+                    delta = self._weights.change(anchor)
         extras: dict[str, Params] = {}
         kept: dict[str, Params] = {}
         if contexts is not None:
@@ -184,7 +190,7 @@ class ResidentTrainer:
         states: list[State] = [work.optimizer.init(weight) for weight in weights]
         scale = LossScale() if self._precision == "float16" else None
         lr, update = work.lr(round_number), work.optimizer.update
-        plain = _is_plain(work.optimizer)
+        fused = _is_plain(work.optimizer)
         losses: list[Tensor] = []
         counts: list[int] = []
         taken = 0
@@ -196,10 +202,10 @@ class ResidentTrainer:
                 continue  # the scaled loss overflowed: the scale was halved, the step is skipped
             taken += 1
             if work.max_grad_norm is not None:
-                _clip(grads, work.max_grad_norm)
+                clip(grads, work.max_grad_norm)
             if contexts is not None:
                 contexts.correct(grads, weights)
-            if plain:
+            if fused:
                 torch._foreach_add_(weights, grads, alpha=-lr)
                 continue
             for weight, grad, state in zip(weights, grads, states, strict=True):
@@ -221,7 +227,7 @@ class ResidentTrainer:
                 ordered_x, ordered_y = (x.clone(), y.clone()) if several else (x, y)
             else:
                 index = torch.from_numpy(order).to(self._device)
-                ordered_x, ordered_y = _rows(x, index), _rows(y, index)
+                ordered_x, ordered_y = x.index_select(0, index), y.index_select(0, index)
             pairs = self._cut(ordered_x, ordered_y, size)
             for start in range(0, len(pairs), work.accumulate):
                 yield pairs[start : start + work.accumulate]
@@ -230,29 +236,26 @@ class ResidentTrainer:
         self, batches: list[tuple[Tensor, Tensor]], scale: LossScale | None
     ) -> tuple[list[Tensor] | None, Tensor, int]:
         """Mean gradient over the batches' examples (None where it overflowed), mean loss, examples."""
-        count = sum(len(inputs) for inputs, _ in batches)
-        total, mean_loss = self._backward(*batches[0], scale)
+        count = len(batches[0][0])
+        total, mean_loss = self._one_batch(*batches[0], scale)
         if len(batches) > 1:
-            share = len(batches[0][0]) / count
-            torch._foreach_mul_(total, share)
-            mean_loss = mean_loss * share
+            first, count = count, sum(len(inputs) for inputs, _ in batches)
+            torch._foreach_mul_(total, first / count)
+            mean_loss = mean_loss * (first / count)
             for inputs, targets in batches[1:]:
-                grads, loss = self._backward(inputs, targets, scale)
-                share = len(inputs) / count
-                torch._foreach_add_(total, grads, alpha=share)
-                mean_loss = mean_loss + loss * share
+                grads, loss = self._one_batch(inputs, targets, scale)
+                torch._foreach_add_(total, grads, alpha=len(inputs) / count)
+                mean_loss = mean_loss + loss * (len(inputs) / count)
         if scale is not None and not scale.unscale(total):
             return None, mean_loss, count
         return total, mean_loss, count
 
-    def _backward(self, inputs: Tensor, targets: Tensor, scale: LossScale | None) -> tuple[list[Tensor], Tensor]:
+    def _one_batch(self, inputs: Tensor, targets: Tensor, scale: LossScale | None) -> tuple[list[Tensor], Tensor]:
         """One batch's gradients, in memory that may be written, and its mean loss."""
-        with self._autocast():
+        with self._autocast:
             loss = self._task.loss(self._module(inputs), targets)
-        parameters = self._weights.parameters
-        scaled = loss if scale is None else loss * scale.value
-        found = torch.autograd.grad(scaled, parameters, allow_unused=True)
-        return _owned(found, parameters), loss.detach()
+        found = self._gradients(loss if scale is None else loss * scale.value)
+        return owned(found, self._weights.parameters), loss.detach()
 
     def _full_gradient(self, work: LocalWork, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
         """Minus the mean gradient over all examples at the loaded weights, for buffers their change; the mean loss."""
@@ -289,8 +292,7 @@ class ResidentTrainer:
         def make() -> tuple[Tensor, Tensor]:
             read = examples()
             x, y = self._task.tensors(read.x, read.y)
-            x, y = x.to(self._device), y.to(self._device)
-            return (x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x), y
+            return x.to(self._device), y.to(self._device)
 
         x, y = self._cache.get(key, make)
         versions = x._version, y._version
@@ -299,11 +301,6 @@ class ResidentTrainer:
         finally:
             if (x._version, y._version) != versions:
                 self._cache.forget(key)
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self._precision == "float32":
-            return nullcontext()
-        return torch.autocast(self._device.type, dtype=getattr(torch, self._precision))
 
     @contextmanager
     def _seeded(self, seed: int) -> Iterator[None]:
@@ -320,49 +317,16 @@ class ResidentTrainer:
             yield
 
 
-def _owned(found: tuple[Tensor | None, ...], parameters: list[Tensor]) -> list[Tensor]:
-    """Gradients, each in memory of its own; rules and corrections write into them.
-
-    Autograd hands out one tensor for two summands (`a + b`), and an expanded one for a plain sum.
-    """
-    fit = [grad for grad in found if grad is not None and grad.layout is torch.strided and 0 not in grad.stride()]
-    if len({grad.data_ptr() for grad in fit}) == len(found):
-        return fit
-    grads, seen = [], set()
-    for grad, parameter in zip(found, parameters, strict=True):
-        own = torch.zeros_like(parameter) if grad is None else grad
-        if own.layout is not torch.strided:
-            own = own.to_dense()  # an embedding with sparse gradients
-        if own.data_ptr() in seen or 0 in own.stride():
-            own = own.clone(memory_format=torch.contiguous_format)
-        seen.add(own.data_ptr())
-        grads.append(own)
-    return grads
-
-
 def _is_plain(optimizer: Optimizer) -> bool:
     """Whether one fused call, `w ← w − lr g` for all tensors, is the whole rule; to the same bits."""
     return type(optimizer) is SGD and not optimizer.momentum and not optimizer.weight_decay
 
 
-def _rows(tensor: Tensor, index: Tensor) -> Tensor:
-    # index_select is the faster one, and loses the layout of images
-    return tensor[index] if tensor.dim() == 4 else tensor.index_select(0, index)
-
-
 def _weighted_mean(losses: list[Tensor], counts: list[int]) -> float:
-    # one transfer for all of them
-    return math.fsum(n * loss for n, loss in zip(counts, torch.stack(losses).tolist(), strict=True)) / sum(counts)
-
-
-def _clip(grads: list[Tensor], bound: float) -> None:
-    """Scale the gradient down to an L2 norm of at most `bound`.
-
-    One without a finite norm stays as it is, and is refused with the update: `bound / inf` would make it zero.
-    """
-    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
-    if bound < norm < math.inf:
-        torch._foreach_mul_(grads, bound / norm)
+    # one transfer for all of them from a GPU; on a CPU there is none
+    on_cpu = losses[0].device.type == "cpu"
+    values = [loss.item() for loss in losses] if on_cpu else torch.stack(losses).tolist()
+    return math.fsum(n * loss for n, loss in zip(counts, values, strict=True)) / sum(counts)
 
 
 def _device(name: str) -> torch.device:
