@@ -106,11 +106,6 @@ class ClientRuntime:
         )
 
     def _update(self, phase: TrainPhase, result: LocalResult) -> Update:
-        kept = dict(result.kept)
-        if result.personal is not None:
-            kept[_PERSONAL] = result.personal
-        if kept:
-            self._kept.save(result.client, phase.round, kept)
         update = Update(
             client=result.client,
             round=phase.round,
@@ -125,7 +120,14 @@ class ClientRuntime:
         rngs: Iterable[np.random.Generator] = (
             stream(self._seed, "stage", phase.round, result.client, i) for i in stages
         )
-        return self._pipeline.encode(update, rngs)
+        encoded = self._pipeline.encode(update, rngs)
+        # only now: an update that a stage refuses must not move what the client keeps
+        kept = dict(result.kept)
+        if result.personal is not None:
+            kept[_PERSONAL] = result.personal
+        if kept:
+            self._kept.save(result.client, phase.round, kept)
+        return encoded
 
     def _evaluate(self, phase: EvaluatePhase, client: str) -> Evaluation:
         kept = self._kept.load(client, phase.round + 1).get(_PERSONAL) if phase.personal else None

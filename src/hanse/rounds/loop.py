@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hanse.core.aggregate import Aggregate
-from hanse.core.errors import RunError, RunInterrupted, UpdateError
+from hanse.core.errors import RunError, RunInterrupted
 from hanse.core.events import ClientFailed, ClientFinished, Noted, RoundFinished, RoundStarted, Sink
 from hanse.core.messages import (
     Broadcast,
@@ -232,8 +232,9 @@ class _Loop:
             started = time.perf_counter()
             if isinstance(reply, Update):
                 try:
-                    accumulator = pipeline.accumulate(accumulator, pipeline.open(reply, expected=broadcast.params.spec))
-                except UpdateError as error:
+                    opened = pipeline.open(reply, expected=broadcast.params.spec)
+                    accumulator = pipeline.accumulate(accumulator, opened)
+                except Exception as error:  # noqa: BLE001 - what one client's bytes make of a stage costs that client only
                     self._lose(collected, failure(reply.client, number, error))
                 else:
                     self._count(collected, parts_of_sums, reply)
@@ -361,12 +362,22 @@ class _Loop:
 
 
 def _in_order(replies: Iterator[Reply], cohort: Sequence[str]) -> Iterator[Reply]:
-    """Replies in cohort order, so that sums have the same bits whoever answers first."""
+    """Replies in cohort order, so that sums have the same bits whoever answers first.
+
+    Raises:
+      RunError: The transport left a client out, or answered for one that was not asked, or twice.
+    """
     waiting: dict[str, Reply] = {}
+    missing = dict.fromkeys(cohort)
     expected = iter(cohort)
     wanted = next(expected, None)
     for reply in replies:
+        if reply.client not in missing:
+            raise RunError(f"the transport brought a reply of `{reply.client}`, which is not awaited")
+        del missing[reply.client]
         waiting[reply.client] = reply
         while wanted is not None and wanted in waiting:
             yield waiting.pop(wanted)
             wanted = next(expected, None)
+    if missing:
+        raise RunError(f"the transport brought no reply of `{next(iter(missing))}`, and {len(missing)} are missing")

@@ -23,7 +23,7 @@ _META = "hanse"
 
 def save_model(path: Path, params: Params) -> None:
     """Write a model as named tensors, for any safetensors reader; raises `StorageError`."""
-    _write(path, {name: np.ascontiguousarray(a) for name, a in params.arrays().items()}, _spec_to_json(params.spec))
+    _write(path, {name: _contiguous(a) for name, a in params.arrays().items()}, _spec_to_json(params.spec))
 
 
 def load_model(path: Path) -> Params:
@@ -53,7 +53,7 @@ def load_vectors(path: Path) -> dict[str, Params]:
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays; raises `StorageError`."""
-    _write(path, {name: np.ascontiguousarray(array) for name, array in arrays.items()}, {})
+    _write(path, {name: _contiguous(array) for name, array in arrays.items()}, {})
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -84,7 +84,7 @@ def _pack(value: Any, where: str, tensors: dict[str, np.ndarray]) -> Any:
         tensors[where] = value.numpy()
         return {"kind": "params", "at": where, "spec": _spec_to_json(value.spec)}
     if isinstance(value, np.ndarray):
-        tensors[where] = np.ascontiguousarray(value)
+        tensors[where] = _contiguous(value)
         return {"kind": "array", "at": where}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         items = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
@@ -99,6 +99,10 @@ def _pack(value: Any, where: str, tensors: dict[str, np.ndarray]) -> Any:
         f"a strategy's state holds a {type(value).__name__} at `{where}`, which can't be written",
         hint="a state is made of Params, arrays, numbers, strings, tuples, dicts and dataclasses of these",
     )
+
+
+def _contiguous(array: np.ndarray) -> np.ndarray:
+    return np.asarray(array, order="C")  # `ascontiguousarray` would give a single number a dimension
 
 
 def _unpack(node: Any, tensors: Mapping[str, np.ndarray], template: Any) -> Any:
