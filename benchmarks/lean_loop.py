@@ -60,12 +60,14 @@ def run(job: Job) -> Iterator[tuple[dict[str, float], Tensor]]:
         current = total / weight
         trained = time.perf_counter()
         nn.utils.vector_to_parameters(current, params)
-        correct = 0
+        correct, loss_sum = 0, 0.0
         with torch.no_grad():
             for inputs, targets in zip(
                 test_x.split(job.lean_test_batch), test_y.split(job.lean_test_batch), strict=True
             ):
-                correct += int((model(inputs).argmax(1) == targets).sum())
+                outputs = model(inputs)
+                correct += int((outputs.argmax(1) == targets).sum())
+                loss_sum += float(F.cross_entropy(outputs, targets, reduction="sum"))
         done = time.perf_counter()
         seconds = {"round": done - began, "train": trained - began, "evaluate": done - trained}
-        yield {**seconds, "accuracy": correct / len(test_y)}, current
+        yield {**seconds, "accuracy": correct / len(test_y), "loss": loss_sum / len(test_y)}, current

@@ -189,6 +189,8 @@ class _PartitionReader:
     def rows(self, client: str) -> list[np.ndarray]:
         """Training rows of the data set that the client trains, validates and tests on."""
         rows, data = self.partition.rows_of(client), self.dataset
+        if self.split.keeps_all:
+            return [rows, rows[:0], rows[:0]]
         labels = data.train.y[rows] if data.target == "classes" and data.train.y.ndim == 1 else None
         return [rows[part] for part in split_positions(len(rows), labels, self.split, self.seed, client)]
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hanse.core.errors import EmptyClientError, JobError, NonFiniteUpdateError
 from hanse.core.local_work import LocalWork
 from hanse.core.messages import Sums
-from hanse.core.optimizers import SGD, Optimizer, State
+from hanse.core.optimizers import SGD, State
 from hanse.core.params import Params, ParamSpec
 from hanse.core.randomness import derive_seed
 from hanse.data.examples import Examples
@@ -186,15 +186,17 @@ class ResidentTrainer:
         self, work: LocalWork, round_number: int, seed: int, data: tuple[Tensor, Tensor], contexts: Contexts | None
     ) -> tuple[int, float]:
         """Take all local steps; their number, and the mean loss over the examples seen."""
+        steps = islice(self._steps(work, *data, seed), work.num_steps(len(data[0])))
+        if contexts is None and self._precision != "float16" and _is_plain(work):
+            return self._plain_steps(steps, work.lr(round_number))
         weights = [param.detach() for param in self._weights.parameters]
         states: list[State] = [work.optimizer.init(weight) for weight in weights]
         scale = LossScale() if self._precision == "float16" else None
         lr, update = work.lr(round_number), work.optimizer.update
-        fused = _is_plain(work.optimizer)
         losses: list[Tensor] = []
         counts: list[int] = []
         taken = 0
-        for batches in islice(self._steps(work, *data, seed), work.num_steps(len(data[0]))):
+        for batches in steps:
             grads, loss, count = self._gradient(batches, scale)
             losses.append(loss)
             counts.append(count)
@@ -205,9 +207,6 @@ class ResidentTrainer:
                 clip(grads, work.max_grad_norm)
             if contexts is not None:
                 contexts.correct(grads, weights)
-            if fused:
-                torch._foreach_add_(weights, grads, alpha=-lr)
-                continue
             for weight, grad, state in zip(weights, grads, states, strict=True):
                 update(weight, grad, state, lr=lr, step=taken)
         if not taken:
@@ -216,6 +215,26 @@ class ResidentTrainer:
                 hint='use precision = "bfloat16" or "float32"',
             )
         return taken, _weighted_mean(losses, counts)
+
+    def _plain_steps(self, steps: Iterator[list[tuple[Tensor, Tensor]]], lr: float) -> tuple[int, float]:
+        """`_run_steps` where a step is `w ← w − lr g` and nothing else: to the same bits, with less around it.
+
+        One fused call updates all tensors. It only reads the gradients, so they need no memory of their own.
+        """
+        weights = [param.detach() for param in self._weights.parameters]
+        module, loss_of, gradients, autocast = self._module, self._task.loss, self._gradients, self._autocast
+        losses: list[Tensor] = []
+        counts: list[int] = []
+        for [(inputs, targets)] in steps:
+            with autocast:
+                loss = loss_of(module(inputs), targets)
+            grads = gradients(loss)
+            if any(grad is None or grad.layout is not torch.strided for grad in grads):
+                grads = tuple(owned(grads, self._weights.parameters))
+            torch._foreach_add_(weights, grads, alpha=-lr)  # type: ignore[arg-type]  # none is None now
+            losses.append(loss.detach())
+            counts.append(inputs.shape[0])
+        return len(losses), _weighted_mean(losses, counts)
 
     def _steps(self, work: LocalWork, x: Tensor, y: Tensor, seed: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
         """The batches of each step; a pass is gathered once, so that its batches are slices."""
@@ -305,21 +324,26 @@ class ResidentTrainer:
     @contextmanager
     def _seeded(self, seed: int) -> Iterator[None]:
         """torch's global generators seeded inside, and as they were afterwards."""
-        # not torch.manual_seed: it would reseed every GPU, and walks the call stack where there is none (0.5 ms)
-        if self._device.type != "cuda":
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(seed)
-                yield
-            return
-        with torch.random.fork_rng(devices=[self._device.index or 0]), torch.cuda.device(self._device):
-            torch.default_generator.manual_seed(seed)
-            torch.cuda.manual_seed(seed)
+        # not torch.manual_seed: it would reseed every GPU, and walks the call stack where there is none (0.5 ms);
+        # nor torch.random.fork_rng, which looks at every kind of device
+        generators = [torch.default_generator]
+        if self._device.type == "cuda":
+            generators.append(torch.cuda.default_generators[self._device.index or 0])
+        states = [generator.get_state() for generator in generators]
+        for generator in generators:
+            generator.manual_seed(seed)
+        try:
             yield
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
 
 
-def _is_plain(optimizer: Optimizer) -> bool:
-    """Whether one fused call, `w ← w − lr g` for all tensors, is the whole rule; to the same bits."""
-    return type(optimizer) is SGD and not optimizer.momentum and not optimizer.weight_decay
+def _is_plain(work: LocalWork) -> bool:
+    """Whether a step is `w ← w − lr g` for one batch's gradient g, and nothing else."""
+    rule = work.optimizer
+    simple = type(rule) is SGD and not rule.momentum and not rule.weight_decay
+    return simple and work.accumulate == 1 and work.max_grad_norm is None
 
 
 def _weighted_mean(losses: list[Tensor], counts: list[int]) -> float:
