@@ -29,6 +29,7 @@ from hanse.rounds.settings import RoundSettings
 from hanse.rounds.tensor_files import save_model
 from hanse.rounds.versions import versions
 from hanse.simulation.checks import check_simulation
+from hanse.simulation.collector import set_aside
 from hanse.simulation.engine import EngineSettings, RuntimeFactory, open_transport
 from hanse.simulation.parts import Simulation, bind_task
 from hanse.simulation.stop_signal import stop_on_signal
@@ -117,9 +118,9 @@ def run_simulation(
       HanseError: One of the kinds in `hanse.core.errors`.
     """
     if folder is None:
-        with limited_threads(simulation.engine.trainer.threads):
+        with limited_threads(simulation.engine.trainer.threads), set_aside():
             return _Attempt(simulation, MemoryJournal(), None, name, fan_out(sinks)).run()
-    with locked(folder), limited_threads(simulation.engine.trainer.threads):
+    with locked(folder), limited_threads(simulation.engine.trainer.threads), set_aside():
         journal = FileJournal(folder)
         try:
             with EventLog(folder / EVENTS) as log:
