@@ -36,7 +36,7 @@ def run(job: Job) -> Iterator[tuple[dict[str, float], Tensor]]:
     assert data.test is not None
     x, y = torch.from_numpy(data.train.x), torch.from_numpy(data.train.y)
     test_x, test_y = torch.from_numpy(data.test.x), torch.from_numpy(data.test.y)
-    rows = {client: torch.from_numpy(shared.shared_out.rows_of(client)) for client in shared.clients}
+    rows = {client: torch.from_numpy(shared.shared_out.rows_of(client)).long() for client in shared.clients}
     model = model_of(job)
     params = list(model.parameters())
     current = torch.from_numpy(task(job, shared).init_params(SEED).vector.copy())

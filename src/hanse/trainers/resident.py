@@ -33,7 +33,7 @@ from hanse.trainers.loss_scale import LossScale
 from hanse.trainers.module_weights import ModuleWeights
 
 Precision = Literal["float32", "bfloat16", "float16"]
-_CACHE_BYTES = 64 << 20
+_CACHE_BYTES = 32 << 20
 
 
 class ResidentTask(Protocol):

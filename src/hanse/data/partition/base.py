@@ -23,7 +23,8 @@ class Partition:
 
     Args:
       clients: Client ids, in order, each once.
-      rows: Row numbers of all clients, one after the other: `[m]` of int64.
+      rows: Row numbers of all clients, one after the other: `[m]`; kept as int32 where they fit, for a million
+        clients hold many.
       offsets: Client i holds `rows[offsets[i]:offsets[i + 1]]`: `[num_clients + 1]` of int64.
       transform: Applied to a client's examples when they are read (feature noise), or None.
       test_rows: Rows of the data set's official test set that belong to clients, laid out like
@@ -42,6 +43,8 @@ class Partition:
     test_offsets: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if len(self.rows) and self.rows.dtype != np.int32 and self.rows.max() <= np.iinfo(np.int32).max:
+            object.__setattr__(self, "rows", self.rows.astype(np.int32))
         for rows, offsets in ((self.rows, self.offsets), (self.test_rows, self.test_offsets)):
             if (rows is None) != (offsets is None):
                 raise DataError("a partition's test rows come with test offsets, or not at all")
