@@ -38,7 +38,7 @@ def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.Monkey
 )
 def test_toml_blocks_are_toml(page: str) -> None:
     for block in blocks(page, "toml"):
-        tomllib.loads(block)
+        assert tomllib.loads(block)
 
 
 def local_links(page: Path) -> set[str]:

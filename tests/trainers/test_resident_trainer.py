@@ -229,7 +229,7 @@ class TestNothingIsDisturbed:
         task = module_task(KeepsAMask)
         trainer = ResidentTrainer(task)
         trainer.evaluate(task.init_params(0), ("a", "test"), table)
-        train_one(trainer, WORK, job(table(), task.init_params(0)))
+        assert train_one(trainer, WORK, job(table(), task.init_params(0))).num_steps > 0
 
 
 class WorksInPlace(nn.Module):
