@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -253,3 +254,63 @@ def test_a_comparison_survives_json() -> None:
         "overall": {"own": 0.4, "federated": 0.9},
     }
     assert comparison_from_json(plain) == comparison
+
+
+def test_a_path_with_full_in_it_is_no_full_disk(tmp_path: Path) -> None:
+    folder = tmp_path / "full-batch"
+    folder.mkdir()
+    (folder / "state").write_text("in the way")
+    with pytest.raises(StorageError) as caught:
+        FileJournal(folder)
+    assert not isinstance(caught.value, StorageFullError)
+
+
+def test_a_round_is_committed_though_old_states_can_not_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = FileJournal(tmp_path)
+    journal.commit(RoundRecord(round=0), ModelState(params(0)), best_round=None)
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        journal.commit(RoundRecord(round=1), ModelState(params(1)), best_round=None)
+    assert len(journal.history(("loss", "min")).rounds) == 2
+    journal.commit(RoundRecord(round=2), ModelState(params(2)), best_round=None)
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["round-00000002.safetensors"]
+
+
+def test_a_file_below_a_file_is_said_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="could not be written"):
+        save_model(tmp_path / "file" / "models" / "m", params())
+
+
+def test_lists_stay_lists_and_keys_that_are_not_text_are_refused(tmp_path: Path) -> None:
+    save_state(tmp_path / "s", {"list": [1, params()], "tuple": (1,)})
+    back = load_state(tmp_path / "s", {"list": [], "tuple": ()})
+    assert isinstance(back["list"], list)
+    assert isinstance(back["tuple"], tuple)
+    with pytest.raises(StorageError, match=r"a dict with keys that are not text at `state\.by_round`"):
+        save_state(tmp_path / "s", {"by_round": {1: 0.5}})  # would come back as {"1": 0.5}
+
+
+def test_a_record_that_a_fresh_state_lacks_is_refused_in_words(tmp_path: Path) -> None:
+    save_state(tmp_path / "s", {"inner": Inner(params(), "x")})
+    with pytest.raises(StorageError, match=r"written with a dataclass of \['vector', 'label'\].* has NoneType"):
+        load_state(tmp_path / "s", {"inner": None})
+
+
+def test_a_lock_is_asked_for_without_taking_or_making_it(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        pass
+    lock = tmp_path / ".lock"
+    before = lock.stat().st_mtime_ns
+    with lock.open("rb") as other:  # somebody else who only asks
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert not is_locked(tmp_path)
+    assert lock.stat().st_mtime_ns == before
+    with locked(tmp_path):
+        assert is_locked(tmp_path)

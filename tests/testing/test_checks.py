@@ -102,9 +102,22 @@ class KeepsAKey(Momentum):
         return MomentumState(params, params.zeros_like(), extra=b"secret")
 
 
-class KeepsAList(Momentum):
+class NumbersItsKeys(Momentum):
     def init(self, params: Params) -> Any:
-        return MomentumState(params, params.zeros_like(), extra={1: params})  # keys come back as text
+        return MomentumState(params, params.zeros_like(), extra={1: params})
+
+
+@dataclass(frozen=True)
+class Counted:
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "count", self.count + 1)  # another one each time it is made
+
+
+class CountsItsMaking(Momentum):
+    def init(self, params: Params) -> Any:
+        return MomentumState(params, params.zeros_like(), extra=Counted())
 
 
 class NoState(Momentum):
@@ -135,7 +148,8 @@ class BroadcastsWhatever(Momentum):
         (LosesATensor(), r"LosesATensor's state\.params lacks `head\.weight`"),
         (KeepsAGenerator(), "can't be written: a strategy's state holds a Generator"),
         (KeepsAKey(), "can't be written: a strategy's state holds a bytes"),
-        (KeepsAList(), "is another one after it was written and read"),
+        (NumbersItsKeys(), "holds a dict with keys that are not text"),
+        (CountsItsMaking(), "is another one after it was written and read"),
         (NoState(), "wanted a frozen dataclass"),
         (ChangesWork(), r"ChangesWork\.local_work gave two different answers"),
         (BroadcastsWhatever(), r"broadcast gave Params; wanted Broadcast"),

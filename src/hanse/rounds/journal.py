@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool
 from hanse.core.errors import HanseError, StorageError, StorageFullError
 from hanse.core.protocols import ServerState
 from hanse.rounds.history import ClientScore, FailureRecord, History, Objective, RoundRecord
-from hanse.rounds.tensor_files import load_arrays, load_state, save_arrays, save_state
+from hanse.rounds.tensor_files import load_arrays, load_state, save_arrays, save_state, storage_error
 
 S = TypeVar("S", bound=ServerState)
 SCHEMA_VERSION = 1
@@ -187,9 +187,10 @@ class FileJournal:
                 insert(_ROUNDS).values(round=record.round, record=dataclasses.asdict(record), state_file=name)
             )
         kept = {name, f"round-{best_round:08d}.safetensors"} if best_round is not None else {name}
-        for path in self._states.iterdir():
-            if path.name not in kept:
-                path.unlink(missing_ok=True)
+        with suppress(OSError):  # the round is durable; what can't be removed now goes at the next commit
+            for path in self._states.iterdir():
+                if path.name not in kept:
+                    path.unlink(missing_ok=True)
 
     @property
     def _statistics_path(self) -> Path:
@@ -199,7 +200,9 @@ class FileJournal:
     def _guard(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, DatabaseError) as error:
+        except OSError as error:
+            raise storage_error(error, self._path) from error
+        except DatabaseError as error:
             raise _database_error(error, self._path) from error
 
 
@@ -215,14 +218,14 @@ def _engine(path: Path) -> Engine:
     return engine
 
 
-def _database_error(error: Exception, path: Path) -> HanseError:
-    text = str(getattr(error, "orig", error))
-    if isinstance(error, OperationalError | OSError) and ("full" in text or "No space left" in text):
+def _database_error(error: DatabaseError, path: Path) -> HanseError:
+    text = str(error.orig)
+    if text == "database or disk is full":  # SQLite's own words; a path may hold some of them too
         return StorageFullError(
             f"the disk is full: `{path}` could not be written",
             hint="every committed round is safe; free some space, then go on with: hanse resume",
         )
-    if isinstance(error, OperationalError | OSError):
+    if isinstance(error, OperationalError):
         return StorageError(
             f"`{path}` could not be opened or written: {text}",
             hint="choose another folder with --out, or change its permissions",

@@ -102,11 +102,11 @@ def is_locked(folder: Path) -> bool:
     path = folder / ".lock"
     if not path.exists():
         return False
-    with path.open("a") as handle:
-        return not _try_lock(handle)
+    with path.open("rb") as handle:  # reading is enough to ask, also in a folder that can only be read
+        return not _try_lock(handle, shared=True)
 
 
-def _try_lock(handle: Any) -> bool:
+def _try_lock(handle: Any, *, shared: bool = False) -> bool:
     if os.name != "posix":
         import msvcrt
 
@@ -118,7 +118,7 @@ def _try_lock(handle: Any) -> bool:
     import fcntl
 
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -89,15 +90,18 @@ def _pack(value: Any, where: str, tensors: dict[str, np.ndarray]) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         items = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         return {"kind": "record", "items": {n: _pack(v, f"{where}.{n}", tensors) for n, v in items.items()}}
-    if isinstance(value, Mapping):
-        return {"kind": "dict", "items": {str(n): _pack(v, f"{where}.{n}", tensors) for n, v in value.items()}}
+    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
+        return {"kind": "dict", "items": {n: _pack(v, f"{where}.{n}", tensors) for n, v in value.items()}}
     if isinstance(value, tuple | list):
-        return {"kind": "tuple", "items": [_pack(v, f"{where}.{i}", tensors) for i, v in enumerate(value)]}
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {"kind": kind, "items": [_pack(v, f"{where}.{i}", tensors) for i, v in enumerate(value)]}
     if value is None or isinstance(value, bool | int | float | str):
         return {"kind": "value", "value": value}
+    kind = f"a {type(value).__name__}" + (" with keys that are not text" if isinstance(value, Mapping) else "")
     raise StorageError(
-        f"a strategy's state holds a {type(value).__name__} at `{where}`, which can't be written",
-        hint="a state is made of Params, arrays, numbers, strings, tuples, dicts and dataclasses of these",
+        f"a strategy's state holds {kind} at `{where}`, which can't be written",
+        hint="a state is made of Params, arrays, numbers, strings, tuples, lists, dicts with text as keys, and "
+        "dataclasses of these",
     )
 
 
@@ -112,15 +116,22 @@ def _unpack(node: Any, tensors: Mapping[str, np.ndarray], template: Any) -> Any:
     if kind == "array":
         return tensors[node["at"]]
     if kind == "record":
+        if not dataclasses.is_dataclass(template) or isinstance(template, type):
+            raise StorageError(
+                f"a strategy's state was written with a dataclass of {list(node['items'])} where a fresh state has "
+                f"{type(template).__name__}, so its class is not known",
+                hint="let the strategy's `init` put a dataclass of that kind there",
+            )
         parts = {n: _unpack(v, tensors, getattr(template, n)) for n, v in node["items"].items()}
         return type(template)(**parts)
     if kind == "dict":
         like = template if isinstance(template, Mapping) else {}
         return {n: _unpack(v, tensors, like.get(n)) for n, v in node["items"].items()}
-    if kind == "tuple":
+    if kind in ("tuple", "list"):
         known = list(template) if isinstance(template, tuple | list) else []
         padded = known + [None] * (len(node["items"]) - len(known))
-        return tuple(_unpack(v, tensors, t) for v, t in zip(node["items"], padded, strict=False))
+        items = [_unpack(v, tensors, t) for v, t in zip(node["items"], padded, strict=False)]
+        return items if kind == "list" else tuple(items)
     return node["value"]
 
 
@@ -158,7 +169,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         scratch.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder itself may be gone, or a file
+            scratch.unlink()
         raise storage_error(error, path) from error
 
 
