@@ -6,6 +6,7 @@ The same object serves in the simulator's own process, in its workers, and on a 
 from __future__ import annotations
 
 import traceback
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -82,8 +83,10 @@ class ClientRuntime:
 
     def _train(self, phase: TrainPhase, clients: Sequence[str]) -> Iterator[Reply]:
         personal = self._task_spec().matching(phase.work.personal) if phase.work.personal else frozenset()
-        jobs = (self._job(phase, client, personal) for client in clients)
-        for result in self._trainer.train(phase.work, phase.round, jobs):
+        unread: deque[Reply] = deque()
+        for result in self._trainer.train(phase.work, phase.round, self._jobs(phase, clients, personal, unread)):
+            while unread:
+                yield unread.popleft()
             if isinstance(result, LocalFailure):
                 yield failure(result.client, phase.round, result.error)
                 continue
@@ -91,6 +94,19 @@ class ClientRuntime:
                 yield self._update(phase, result)
             except Exception as error:  # noqa: BLE001 - a stage of the user's own may raise anything
                 yield failure(result.client, phase.round, error)
+        yield from unread
+
+    def _jobs(
+        self, phase: TrainPhase, clients: Sequence[str], personal: frozenset[str], unread: deque[Reply]
+    ) -> Iterator[LocalJob]:
+        """The clients' jobs; who has none (what it keeps can't be read) gets a failure in `unread` instead."""
+        for client in clients:
+            try:
+                job = self._job(phase, client, personal)
+            except Exception as error:  # noqa: BLE001 - one client's error, of any kind, costs its own answer only
+                unread.append(failure(client, phase.round, error))
+            else:
+                yield job
 
     def _job(self, phase: TrainPhase, client: str, personal: frozenset[str]) -> LocalJob:
         keeps = personal or (phase.work.correction is not None and phase.work.correction.keeps)
@@ -177,6 +193,13 @@ def failure(client: str, round_number: int, error: Exception) -> ClientFailure:
         client=client,
         round=round_number,
         kind=type(error).__name__,
-        message=str(error) if own else f"{type(error).__name__}: {error}",
+        message=str(error) if own else f"{type(error).__name__}: {_text(error)}",
         details="" if own else "".join(traceback.format_exception(error)),
     )
+
+
+def _text(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an error of the user's own that can't even say what it is
+        return "(no text: its `__str__` raised)"

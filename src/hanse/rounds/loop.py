@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from hanse.core.aggregate import Aggregate
-from hanse.core.errors import RunError, RunInterrupted
+from hanse.core.errors import NonFiniteUpdateError, RunError, RunInterrupted, SpecMismatchError, UpdateError
 from hanse.core.events import ClientFailed, ClientFinished, Noted, RoundFinished, RoundStarted, Sink
 from hanse.core.messages import (
     Broadcast,
@@ -135,7 +135,7 @@ class _Loop:
         self._statistics = self._federated_statistics()
         if self._records:
             state = parts.journal.state(state)
-            self._delivered = any(record.num_examples for record in self._records)
+            self._delivered = any(record.num_updates for record in self._records)  # abandoned rounds too
         else:
             self._commit(self._round_zero(state), state)
         while (done := self._records[-1].round) < settings.rounds:
@@ -165,16 +165,15 @@ class _Loop:
         if known is not None:
             return known
         clients = self._parts.population.clients
-        found: dict[str, Mapping[str, np.ndarray]] = {}
-        for reply in self._exchange(StatisticsPhase(), clients):
-            if isinstance(reply, LocalStatistics):
-                found[reply.client] = reply.sums
-            elif isinstance(reply, ClientFailure):
-                self._report_failure(reply)
         total: dict[str, np.ndarray] = {}
-        for client in clients:  # in this order, whoever answered first
-            for name, value in found.get(client, {}).items():
-                total[name] = total[name] + value if name in total else value
+        for reply in _in_order(self._exchange(StatisticsPhase(), clients), clients):
+            if isinstance(reply, LocalStatistics):
+                try:
+                    total = _add_statistics(total, reply)
+                except UpdateError as error:
+                    reply = failure(reply.client, 0, error)
+            if isinstance(reply, ClientFailure):
+                self._report_failure(reply)
         if not total:
             raise RunError(
                 "no client could sum up its inputs for federated preprocessing", hint="see the failures above"
@@ -193,6 +192,11 @@ class _Loop:
         rng = stream(self._settings.seed, "cohort", number)
         cohort = self._settings.cohort.select(parts.population, number, rng)
         self._spent("select", began)
+        if len(set(cohort)) < len(cohort):
+            raise RunError(
+                f"round {number}: the cohort names a client twice: {list(cohort)[:12]}",
+                hint="a selector returns each client once",
+            )
         self._emit(RoundStarted(round=number, cohort=cohort))
         strategy = parts.strategy
         broadcast = (
@@ -242,9 +246,9 @@ class _Loop:
                 self._lose(collected, reply)
             aggregating += time.perf_counter() - started
         started = time.perf_counter()
-        if collected.num_updates:
+        collected.sums = add_sums(parts_of_sums)
+        if collected.num_updates >= self._settings.min_clients:  # a sum of fewer is opened by nobody
             collected.aggregate = pipeline.finish(accumulator)
-            collected.sums = add_sums(parts_of_sums)
         aggregating += time.perf_counter() - started
         self._seconds["aggregate"] = aggregating
         self._spent("train", began + aggregating)
@@ -294,7 +298,7 @@ class _Loop:
         if settings.central and parts.central is not None and not personal:
             central = parts.task.metrics(parts.central(state.params, self._statistics))
         scores = self._on_clients(record, state, personal, settings.split)
-        validation = None
+        validation = scores if settings.split == "validation" else None
         if "validation" in parts.held_out and settings.split != "validation":
             validation = self._on_clients(record, state, personal, "validation")
         self._spent("evaluate", began)
@@ -326,7 +330,6 @@ class _Loop:
 
     def _commit(self, record: RoundRecord, state: ServerState) -> None:
         began = time.perf_counter()
-        self._check_stop()
         record = replace(record, seconds={**self._seconds, "journal": self._journal_seconds})
         self._tracker.add(record)
         self._parts.journal.commit(record, state, best_round=self._tracker.best_round)
@@ -347,6 +350,7 @@ class _Loop:
                 note=record.note,
             )
         )
+        self._check_stop()  # not before the commit: a round that is complete is not thrown away
 
     def _exchange(self, phase: Phase, clients: Sequence[str]) -> Iterator[Reply]:
         for reply in self._parts.transport.exchange(phase, clients):
@@ -359,6 +363,23 @@ class _Loop:
 
     def _spent(self, phase: str, began: float) -> None:
         self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - began
+
+
+def _add_statistics(total: dict[str, np.ndarray], reply: LocalStatistics) -> dict[str, np.ndarray]:
+    """The sums with one more client's; a new dict.
+
+    Raises:
+      SpecMismatchError: The client's arrays have other names or shapes than those before.
+      NonFiniteUpdateError: They hold NaN or an infinity.
+    """
+    layout = {name: value.shape for name, value in reply.sums.items()}
+    wanted = {name: value.shape for name, value in total.items()}
+    if total and layout != wanted:
+        raise SpecMismatchError(f"client `{reply.client}` brought statistics {layout}; others brought {wanted}")
+    for name, value in reply.sums.items():
+        if not np.isfinite(value).all():
+            raise NonFiniteUpdateError(f"client `{reply.client}`: its statistic `{name}` holds NaN or an infinity")
+    return {name: total[name] + value if total else value for name, value in reply.sums.items()}
 
 
 def _in_order(replies: Iterator[Reply], cohort: Sequence[str]) -> Iterator[Reply]:
