@@ -82,16 +82,16 @@ def open_transport(
         if engine.workers == 1:
             transport = InProcessTransport(factory())
         else:
-            pool = PoolTransport(
+            transport = PoolTransport(
                 factory.dataset.clients,
                 factory,
                 num_workers=engine.workers,
                 start_method=engine.start_method,
                 note=note,
             )
-            pool.start()
-            transport = pool
         try:
+            if isinstance(transport, PoolTransport):
+                transport.start()
             yield transport
         finally:
             transport.close()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from hanse.core.messages import Phase, Reply
 from hanse.rounds.client_runtime import ClientRuntime
+from hanse.simulation.storage_failures import refuse_storage_failures
 
 
 class InProcessTransport:
@@ -25,7 +26,7 @@ class InProcessTransport:
 
     def exchange(self, phase: Phase, clients: Sequence[str]) -> Iterator[Reply]:
         """Replies in the order of `clients`, each computed when it is asked for."""
-        return self._runtime.answer(phase, clients)
+        return refuse_storage_failures(self._runtime.answer(phase, clients))
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -21,6 +21,7 @@ from hanse.core.errors import RunError, SettingError, WorkerLostError
 from hanse.core.messages import Phase, Reply
 from hanse.rounds.client_runtime import ClientRuntime, failure
 from hanse.simulation.shared_messages import Inbox, Outbox, Parcel
+from hanse.simulation.storage_failures import refuse_storage_failures
 from hanse.simulation.worker import Assignment, serve
 
 StartMethod = Literal["auto", "fork", "spawn"]
@@ -96,7 +97,16 @@ class PoolTransport:
             self._workers.append(self._start_worker())
 
     def exchange(self, phase: Phase, clients: Sequence[str]) -> Iterator[Reply]:
-        """Replies in the order of `clients`; at most a few per worker are held at a time."""
+        """Replies in the order of `clients`; at most a few per worker are held at a time.
+
+        Raises:
+          StorageError: What a client keeps could not be written or read.
+        """
+        return refuse_storage_failures(self._exchange(phase, clients))
+
+    def _exchange(self, phase: Phase, clients: Sequence[str]) -> Iterator[Reply]:
+        if self._busy:
+            self._stop_workers(at_once=True)  # an exchange that nobody followed to its end: its answers are of no use
         self.start()
         self._phase_number += 1
         parcel = self._outbox.pack(phase)
@@ -126,8 +136,12 @@ class PoolTransport:
 
     def close(self) -> None:
         """Stop the workers and remove the shared memory; safe to call twice."""
-        self._stop_workers(at_once=False)
+        self._stop_workers(at_once=self._busy)
         self._outbox.close()
+
+    @property
+    def _busy(self) -> bool:
+        return any(worker.assigned for worker in self._workers)
 
     def _start_worker(self) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -142,6 +156,8 @@ class PoolTransport:
         )
         try:
             process.start()
+        except OSError as error:
+            raise RunError(f"a worker could not be started: {error}", hint="use fewer workers") from error
         except (AttributeError, TypeError) as error:
             raise RunError(
                 f"a worker could not be started by `spawn`: {error}",
@@ -177,8 +193,12 @@ class PoolTransport:
             try:
                 parcel: Parcel = worker.connection.recv()
                 reply: Reply = worker.inboxes[worker.used_slots[0]].unpack(parcel, copy=True)
-            except (EOFError, ConnectionResetError, FileNotFoundError):
-                continue  # it died; see _replace_dead
+            except (EOFError, OSError):
+                # it died, within its answer perhaps; or its answer can't be read: one that lives would be waited for
+                # without end. See _replace_dead
+                worker.process.kill()
+                worker.process.join()
+                continue
             worker.assigned.popleft()
             worker.free_slots.append(worker.used_slots.popleft())
             yield reply

@@ -6,10 +6,13 @@ over a network ever is.
 
 from __future__ import annotations
 
+import os
 import pickle
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
+
+from hanse.core.errors import RunError
 
 _ALIGN = 64  # bytes; a cache line, and the widest vector load
 
@@ -62,8 +65,23 @@ class Outbox:
     def _room(self, size: int) -> SharedMemory:
         if self._block is None or self._block.size < size:
             self.close()
-            self._block = SharedMemory(create=True, size=size)
+            self._block = _new_block(size)
         return self._block
+
+
+def _new_block(size: int) -> SharedMemory:
+    block = SharedMemory(create=True, size=size)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            # a block is given room only as it is written to, and where there is none then, the process is killed
+            os.posix_fallocate(block._fd, 0, size)  # type: ignore[attr-defined]
+    except OSError as error:
+        release(block)
+        raise RunError(
+            f"shared memory has no room for a message of {size:,} bytes: {error.strerror}",
+            hint="use workers = 1, or enlarge /dev/shm (in a container: --shm-size)",
+        ) from error
+    return block
 
 
 class Inbox:

@@ -228,6 +228,9 @@ class _Attempt:
             before = self._journal.facts()
             self._facts["started"] = before.get("started", self._facts["started"])
             self._facts["seconds"] = before.get("seconds", 0.0)
+            if last is not None and last.round < simulation.settings.rounds:
+                # said of an earlier, shorter run, and not true of the model that this one ends with
+                self._facts |= {"model_sha256": "", "comparison": None}
             self._journal.write_facts(self._facts)
         self._emit(
             RunStarted(
@@ -270,11 +273,13 @@ class _Attempt:
         seconds = time.perf_counter() - self._began
         self._facts["status"] = status
         self._facts["seconds"] += seconds
-        rounds = self._journal.history(self._simulation.task.objective).last
+        last = None
+        with _tolerant():
+            last = self._journal.history(self._simulation.task.objective).last
         ended = RunEnded(
             name=self._name,
             status=status,
-            rounds=0 if rounds is None else rounds.round,
+            rounds=0 if last is None else last.round,
             model_sha256=self._facts.get("model_sha256", ""),
             seconds=self._facts["seconds"],
         )

@@ -16,19 +16,21 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
 
     Outside the main thread no handler can be set, and nothing is ever asked.
     """
-    asked = threading.Event()
+    asked = False  # no `threading.Event`: its lock would block a second signal that arrives while it is being set
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield lambda: asked
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if asked.is_set() and number == signal.SIGINT:
+        nonlocal asked
+        if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.set()
+        asked = True
 
     before: dict[int, Any] = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked.is_set
+        yield lambda: asked
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # None: a handler that is not Python's own, which can't be put back from here
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from hanse.core.messages import Phase
+from hanse.core.messages import Phase, Reply
 from hanse.rounds.client_runtime import ClientRuntime, failure
 from hanse.simulation.shared_messages import Inbox, Outbox, Parcel
 
@@ -55,7 +55,7 @@ def serve(
     parent = os.getppid()
     inbox, outboxes = Inbox(), [Outbox() for _ in range(num_slots)]
     try:
-        runtime = make_runtime()
+        answer = _answerer(make_runtime)
         phase: Phase | None = None
         while True:
             assignment = _next(connection, parent)
@@ -64,11 +64,12 @@ def serve(
             if assignment.phase is not None:
                 phase = inbox.unpack(assignment.phase, copy=False)
             assert phase is not None
+            outbox = outboxes[assignment.slot]
             try:
-                (reply,) = runtime.answer(phase, [assignment.client])
+                parcel = outbox.pack(answer(phase, assignment.client))
             except Exception as error:  # noqa: BLE001 - whatever escapes the runtime costs this client, not the worker
-                reply = failure(assignment.client, phase.round, error)
-            connection.send(outboxes[assignment.slot].pack(reply))
+                parcel = outbox.pack(failure(assignment.client, phase.round, error))
+            connection.send(parcel)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone, or has let go of this worker
     finally:
@@ -76,6 +77,21 @@ def serve(
         inbox.close()
         for outbox in outboxes:
             outbox.close()
+
+
+def _answerer(make_runtime: Callable[[], ClientRuntime]) -> Callable[[Phase, str], Reply]:
+    """Answers for one client; where no runtime can be made here, every answer says why."""
+    try:
+        runtime = make_runtime()
+    except Exception as error:  # noqa: BLE001 - a device that this process can't use, a user's module that can't load
+        broken = error
+        return lambda phase, client: failure(client, phase.round, broken)
+
+    def answer(phase: Phase, client: str) -> Reply:
+        (reply,) = runtime.answer(phase, [client])
+        return reply
+
+    return answer
 
 
 def _next(connection: Connection, parent: int) -> Assignment | None:
