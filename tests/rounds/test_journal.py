@@ -206,6 +206,16 @@ def test_a_repeated_round_reads_what_it_read_before(kind: str, tmp_path: Path) -
         assert len(list(tmp_path.rglob("*.safetensors"))) == 2
 
 
+def test_scraps_of_killed_writers_are_removed(tmp_path: Path) -> None:
+    kept = KeptInFolder(tmp_path)
+    kept.save("a", 1, {"v": params(1)})
+    (folder,) = tmp_path.iterdir()
+    (folder / ".round-00000002.safetensors.123.tmp").write_bytes(b"torn")
+    assert kept.load("a", 9)["v"].sha256() == params(1).sha256()
+    kept.save("a", 2, {"v": params(2)})
+    assert sorted(path.name for path in folder.iterdir()) == [f"round-0000000{i}.safetensors" for i in (1, 2)]
+
+
 def test_locks_are_of_processes(tmp_path: Path) -> None:
     assert not is_locked(tmp_path)
     with locked(tmp_path):

@@ -105,6 +105,27 @@ def test_who_holds_no_examples_has_no_own_model() -> None:
     assert not any(math.isnan(value) for value in compared.columns["own"])
 
 
+def test_who_fails_alone_in_every_round_has_no_own_model() -> None:
+    """Its model would be the one before training, and joining would look better than it is."""
+
+    def train(weights: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        if len(x) == 5:
+            raise ValueError("too little memory")
+        return {"mean": np.array([y.mean()])}
+
+    def evaluate(weights: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+        return {"count": float(len(y)), "loss": float(np.abs(y - weights["mean"]).sum())}
+
+    dataset = FederatedDataset.from_arrays(
+        {"lame": (np.zeros((10, 1)), np.ones(10)), "well": (np.zeros((30, 1)), np.ones(30))}, split=Split(test=0.5)
+    )
+    sim = simulation(dataset, task=CallableTask(init=lambda: {"mean": np.zeros(1)}, train=train, evaluate=evaluate))
+    compared = worth_joining(sim, run_simulation(sim), baselines=("local",))
+    assert math.isnan(compared.columns["own"][0])
+    assert compared.columns["own"][1] == 0.0
+    assert compared.columns["federated"] == (0.0, 0.0)
+
+
 def test_small_cohorts_and_few_evaluated_clients() -> None:
     sim = simulation(cohort=Uniform(size=1), evaluate=EvaluateSettings(clients=2, every=2))
     compared = worth_joining(sim, run_simulation(sim))

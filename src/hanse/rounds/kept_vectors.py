@@ -66,6 +66,8 @@ class KeptInFolder:
         versions = self._versions(client)
         for number in _superseded(list(versions), round_number):
             versions[number].unlink(missing_ok=True)
+        for scrap in self._of(client).glob(".*.tmp"):  # of a process that was killed while it wrote
+            scrap.unlink(missing_ok=True)
 
     def _of(self, client: str) -> Path:
         # a client's id is anybody's text: the folder's name is made of safe characters and a digest

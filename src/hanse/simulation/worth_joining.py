@@ -71,7 +71,7 @@ def worth_joining(
     if "local" in baselines:
         emit(Noted(message="baseline: each client alone"))
         alone = run_simulation(_local(simulation, clients, rounds), name="local", sinks=(emit,))
-        trained = {c for c in clients if simulation.dataset.num_examples(c)}
+        trained = _who_trained(alone, rounds)
         sums["own"] = {s.client: s.metrics for s in alone.history.last_scores() if s.client in trained}
         overall["own"] = _overall(alone)
     if "pooled" in baselines:
@@ -89,6 +89,15 @@ def worth_joining(
         columns={n: tuple(sums[n].get(c, {}).get(metric, math.nan) for c in clients) for n in order},
         overall={n: overall[n].get(metric, math.nan) for n in order},
     )
+
+
+def _who_trained(alone: SimulatedRun, rounds: int) -> set[str]:
+    """Clients of a run of one's own that delivered at least once; the others' models are as they began."""
+    times: dict[str, int] = {}
+    for record in alone.history.rounds[1:]:
+        for client in {failure.client for failure in record.failures}:
+            times[client] = times.get(client, 0) + 1
+    return {client for client in alone.history.rounds[-1].cohort if times.get(client, 0) < rounds}
 
 
 def _overall(run: SimulatedRun) -> Mapping[str, float]:
