@@ -25,7 +25,7 @@ from hanse.rounds.client_runtime import ClientRuntime, failure
 from hanse.rounds.journal import Journal, MemoryJournal
 from hanse.rounds.kept_vectors import KeptInMemory
 from hanse.rounds.loop import RunOutcome, RunParts, _in_order, run_rounds
-from hanse.rounds.selection import Everyone, Population
+from hanse.rounds.selection import Cyclic, Everyone, Population
 from hanse.rounds.settings import EvaluateSettings, RoundSettings, StopSettings
 from hanse.strategies.fedavg import FedAvg
 from hanse.tasks import Classification, Linear
@@ -237,6 +237,30 @@ def test_a_round_that_is_complete_when_a_stop_is_asked_for_is_committed() -> Non
         )
     assert [record.round for record in journal.history(("loss", "min")).rounds] == [0, 1, 2]
     assert [event.round for event in events if isinstance(event, RoundFinished)] == [0, 1, 2]
+
+
+def test_one_bad_client_asked_first_and_alone_costs_its_round_only() -> None:
+    outcome = run(failing("a"), cohort=Cyclic(), rounds=4)
+    assert [record.status for record in outcome.history.rounds[1:]] == ["abandoned", *["finished"] * 3]
+
+
+@pytest.mark.parametrize(("rounds", "last"), [(9, 4), (3, 3)])
+def test_when_nobody_delivers_the_run_ends_once_that_is_clear(rounds: int, last: int) -> None:
+    """After as many failures as there are clients (ten at most), or with the last round; resumed or not."""
+    for stops in ((), (2,)):
+        journal = MemoryJournal()
+        for stop in stops:
+            with pytest.raises(RunInterrupted):
+                run(
+                    failing(*CLIENTS),
+                    cohort=Cyclic(),
+                    rounds=rounds,
+                    journal=journal,
+                    stop_requested=lambda: len(journal.history(("loss", "min")).rounds) > stop,  # noqa: B023
+                )
+        with pytest.raises(RunError, match=rf"round {last}: every client failed, and none has delivered yet"):
+            run(failing(*CLIENTS), cohort=Cyclic(), rounds=rounds, journal=journal)
+        assert len(journal.history(("loss", "min")).rounds) == last
 
 
 class Twice(Everyone):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hanse.core.aggregate import Aggregate
-from hanse.core.errors import NonFiniteUpdateError, RunError, RunInterrupted, SpecMismatchError, UpdateError
+from hanse.core.errors import RunError, RunInterrupted, UpdateError
 from hanse.core.events import ClientFailed, ClientFinished, Noted, RoundFinished, RoundStarted, Sink
 from hanse.core.messages import (
     Broadcast,
@@ -39,11 +39,14 @@ from hanse.rounds.evaluation import (
     means,
     score_clients,
 )
+from hanse.rounds.federated_statistics import add_statistics
 from hanse.rounds.history import FailureRecord, History, Metrics, RoundRecord
 from hanse.rounds.journal import Journal
 from hanse.rounds.selection import Population
 from hanse.rounds.settings import RoundSettings
 from hanse.rounds.stopping import ObjectiveTracker
+
+_TELLING = 10  # failures without any success that say that it is not the clients: fewer where there are fewer clients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +125,7 @@ class _Loop:
         self._seconds: dict[str, float] = {}
         self._statistics: Statistics = {}
         self._delivered = False
+        self._lost = 0  # failures of clients in training, in rounds that were abandoned
         self._records: list[RoundRecord] = []
         self._tracker = ObjectiveTracker(parts.task.objective, settings.stop)
         self._journal_seconds = 0.0
@@ -136,6 +140,7 @@ class _Loop:
         if self._records:
             state = parts.journal.state(state)
             self._delivered = any(record.num_updates for record in self._records)  # abandoned rounds too
+            self._lost = sum(_num_lost(record) for record in self._records)
         else:
             self._commit(self._round_zero(state), state)
         while (done := self._records[-1].round) < settings.rounds:
@@ -169,7 +174,7 @@ class _Loop:
         for reply in _in_order(self._exchange(StatisticsPhase(), clients), clients):
             if isinstance(reply, LocalStatistics):
                 try:
-                    total = _add_statistics(total, reply)
+                    total = add_statistics(total, reply)
                 except UpdateError as error:
                     reply = failure(reply.client, 0, error)
             if isinstance(reply, ClientFailure):
@@ -277,10 +282,12 @@ class _Loop:
         """Why the round does not count, or an empty string."""
         if collected.num_updates >= self._settings.min_clients:
             return ""
-        if not self._delivered and collected.failures and len(collected.failures) == asked:
+        self._lost += len(collected.failures)
+        enough = min(_TELLING, len(self._parts.population.clients))
+        if not self._delivered and collected.failures and (self._lost >= enough or number == self._settings.rounds):
             first = collected.failures[0]
             raise RunError(
-                f"round {number}: every client failed, and none has delivered yet; the first: "
+                f"round {number}: every client failed, and none has delivered yet; the first of this round: "
                 f"`{first.client}`: {first.message}",
                 hint="run with --debug and one worker to see where it fails",
             )
@@ -365,21 +372,11 @@ class _Loop:
         self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - began
 
 
-def _add_statistics(total: dict[str, np.ndarray], reply: LocalStatistics) -> dict[str, np.ndarray]:
-    """The sums with one more client's; a new dict.
-
-    Raises:
-      SpecMismatchError: The client's arrays have other names or shapes than those before.
-      NonFiniteUpdateError: They hold NaN or an infinity.
-    """
-    layout = {name: value.shape for name, value in reply.sums.items()}
-    wanted = {name: value.shape for name, value in total.items()}
-    if total and layout != wanted:
-        raise SpecMismatchError(f"client `{reply.client}` brought statistics {layout}; others brought {wanted}")
-    for name, value in reply.sums.items():
-        if not np.isfinite(value).all():
-            raise NonFiniteUpdateError(f"client `{reply.client}`: its statistic `{name}` holds NaN or an infinity")
-    return {name: total[name] + value if total else value for name, value in reply.sums.items()}
+def _num_lost(record: RoundRecord) -> int:
+    """Clients that could not train in an abandoned round; a record's failures are those in evaluation too."""
+    if record.status != "abandoned":
+        return 0
+    return len({failure.client for failure in record.failures} & set(record.cohort))
 
 
 def _in_order(replies: Iterator[Reply], cohort: Sequence[str]) -> Iterator[Reply]:
