@@ -240,6 +240,13 @@ def test_a_finished_run_is_not_run_again(hanse: Hanse, job: Path) -> None:
     assert "is finished" in said.out
 
 
+def test_a_run_that_was_started_from_python_is_not_resumed_here(hanse: Hanse) -> None:
+    FileJournal(Path("runs/api")).close()
+    said = hanse("resume", "api")
+    assert said.code == 5
+    assert "was started from Python and has no job file" in said.err
+
+
 def test_a_finished_run_goes_on_to_more_rounds(hanse: Hanse, job: Path) -> None:
     hanse("run", job, "-q")
     hanse("run", job, "-q", "--rounds", 5, "--name", "five")

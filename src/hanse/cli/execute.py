@@ -18,6 +18,7 @@ from hanse.core.errors import (
     HanseError,
     MissingExtraError,
     RunInterrupted,
+    RunNotFoundError,
     SettingError,
     StorageError,
     StorageFullError,
@@ -29,7 +30,7 @@ from hanse.jobs.own_modules import importable
 from hanse.report.toml import to_toml
 from hanse.rounds.journal import FileJournal
 from hanse.rounds.run_folder import JOB, find_run, locked, new_run_folder, read_run
-from hanse.rounds.tensor_files import storage_error
+from hanse.rounds.tensor_files import storage_error, write_atomically
 from hanse.simulation.simulate import run_simulation
 from hanse.simulation.worth_joining import worth_joining
 
@@ -45,7 +46,6 @@ def start_folder(built: BuiltJob, out: Path) -> Path:
     """
     folder = new_run_folder(out, str(built.simulation.job["name"]))
     try:
-        (folder / JOB).write_text(to_toml(built.simulation.job), encoding="utf-8")
         for file in built.own_files:
             assert built.folder is not None
             target = folder / CODE / file.relative_to(built.folder)
@@ -53,6 +53,7 @@ def start_folder(built: BuiltJob, out: Path) -> Path:
             shutil.copyfile(file, target)
     except OSError as error:
         raise storage_error(error, folder) from error
+    write_atomically(folder / JOB, to_toml(built.simulation.job).encode())
     return folder
 
 
@@ -69,6 +70,11 @@ def reopen(
     done = record.history.last.round if record.history.last else 0
     if rounds is not None and rounds < done:
         raise SettingError("--rounds", f"got {rounds}; {done} rounds are done already", hint=f"give {done} or more")
+    if not (folder / JOB).is_file():
+        raise RunNotFoundError(
+            f"the run `{folder.name}` was started from Python and has no job file",
+            hint="go on with it there: run_simulation(simulation, folder=…) with the same simulation",
+        )
     with_code = (folder / CODE).is_dir()
     job = load_job(
         folder / JOB,
@@ -81,10 +87,7 @@ def reopen(
     if ended and compared and job.values.rounds <= record.rounds_planned:
         return None, folder
     built = build_job(job)
-    try:
-        (folder / JOB).write_text(to_toml(built.simulation.job), encoding="utf-8")
-    except OSError as error:
-        raise storage_error(error, folder) from error
+    write_atomically(folder / JOB, to_toml(built.simulation.job).encode())
     return built, folder
 
 
