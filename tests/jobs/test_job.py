@@ -93,3 +93,13 @@ def test_everything_that_is_missing_is_said_at_once() -> None:
         job_from_values({"name": "x"})
     missing = {p.where for p in caught.value.problems if isinstance(p, SettingError)}
     assert missing == {"rounds", "data", "task", "strategy"}
+
+
+def test_the_job_of_a_run_finds_the_copies_of_its_modules(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text(
+        'rounds = 1\n[data]\nuse = "digits"\n[task]\nuse = "classification"\n[strategy]\nuse = "fedavg"\n'
+    )
+    (tmp_path / "code").mkdir()
+    assert load_job(tmp_path / "job.toml").folder == tmp_path.resolve()  # any project may have a folder of that name
+    (tmp_path / "journal.sqlite").touch()
+    assert load_job(tmp_path / "job.toml").folder == (tmp_path / "code").resolve()

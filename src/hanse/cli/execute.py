@@ -25,7 +25,7 @@ from hanse.core.errors import (
 )
 from hanse.core.events import ClientFailed, Event, Noted, Sink
 from hanse.jobs.assemble import BuiltJob, build_job
-from hanse.jobs.job import load_job
+from hanse.jobs.job import CODE, load_job
 from hanse.jobs.own_modules import importable
 from hanse.report.toml import to_toml
 from hanse.rounds.journal import FileJournal
@@ -33,9 +33,6 @@ from hanse.rounds.run_folder import JOB, find_run, locked, new_run_folder, read_
 from hanse.rounds.tensor_files import storage_error, write_atomically
 from hanse.simulation.simulate import run_simulation
 from hanse.simulation.worth_joining import worth_joining
-
-CODE = "code"
-"""Where a run folder keeps copies of the user's own modules."""
 
 
 def start_folder(built: BuiltJob, out: Path) -> Path:
@@ -75,13 +72,7 @@ def reopen(
             f"the run `{folder.name}` was started from Python and has no job file",
             hint="go on with it there: run_simulation(simulation, folder=…) with the same simulation",
         )
-    with_code = (folder / CODE).is_dir()
-    job = load_job(
-        folder / JOB,
-        overrides(None, rounds, None, workers),
-        folder=folder / CODE if with_code else folder,
-        data_dir=data_dir,
-    )
+    job = load_job(folder / JOB, overrides(None, rounds, None, workers), data_dir=data_dir)
     ended = record.status in ("finished", "stopped early")
     compared = record.comparison is not None or not job.values.baselines
     if ended and compared and job.values.rounds <= record.rounds_planned:

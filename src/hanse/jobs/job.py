@@ -74,6 +74,10 @@ class Job:
     data_dir: Path | None = None
 
 
+CODE = "code"
+"""Where a run folder keeps copies of the user's own modules."""
+
+
 def load_job(
     path: Path | str, overrides: Iterable[str] = (), *, folder: Path | None = None, data_dir: Path | None = None
 ) -> Job:
@@ -82,7 +86,8 @@ def load_job(
     Args:
       path: The TOML file.
       overrides: ``a.b.c=value`` each; the value is TOML, or else a string.
-      folder: Where relative paths start and own modules lie; the file's own folder by default.
+      folder: Where relative paths start and own modules lie; by default the file's own folder, and for the
+        job of a run, which has copies of them, the run's ``code``.
       data_dir: Folder of data sets, in place of the one that the job names.
 
     Raises:
@@ -92,7 +97,15 @@ def load_job(
     values = _read(file)
     for override in overrides:
         apply_override(values, override)
-    return job_from_values(values, folder=(folder or file.parent).resolve(), source=f"`{file}`", data_dir=data_dir)
+    home = folder or _home(file)
+    return job_from_values(values, folder=home.resolve(), source=f"`{file}`", data_dir=data_dir)
+
+
+def _home(file: Path) -> Path:
+    from hanse.rounds.run_folder import JOURNAL  # brings SQLAlchemy, which a job alone does not need
+
+    copies = file.parent / CODE
+    return copies if copies.is_dir() and (file.parent / JOURNAL).is_file() else file.parent
 
 
 def job_from_values(
