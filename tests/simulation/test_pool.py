@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hanse.core.errors import RunError, RunInterrupted, StorageError, StorageFullError
+from hanse.core.errors import RunError, RunInterrupted, SettingError, StorageError, StorageFullError
 from hanse.core.events import ClientFinished, Event, RoundFinished, RunEnded
 from hanse.core.messages import Broadcast, Reply, TrainPhase, Update
 from hanse.core.params import Params
@@ -34,6 +34,7 @@ from hanse.strategies.fedavg import FedAvg
 from hanse.strategies.local_only import LocalOnly
 from hanse.tasks import CallableTask
 from hanse.testing.fakes import make_params
+from hanse.trainers.auto import TrainerSettings
 from tests.simulation.test_simulate import build
 
 CLIENTS = tuple("abcdef")
@@ -101,6 +102,32 @@ def test_a_worker_that_can_not_make_its_runtime_says_why() -> None:
         transport.close()
     assert [getattr(reply, "message", "") for reply in replies] == ["RuntimeError: the device is not for children"] * 6
     assert notes == []  # nobody died
+
+
+unnamed = lambda weights, x, y: {"count": float(len(x)), "loss": 0.0}  # noqa: E731 - that it has no name is the point
+
+
+@pytest.mark.parametrize("kind", ["at the top", "within a function"])
+def test_what_can_not_be_pickled_is_said_where_workers_are_spawned(
+    federation: FederatedDataset, task: CallableTask, kind: str
+) -> None:
+    evaluate = unnamed if kind == "at the top" else lambda *_: {"count": 1.0, "loss": 0.0}
+    engine = EngineSettings(workers=2, start_method="spawn")
+    with pytest.raises(RunError, match=r"could not be started by `spawn`[\s\S]*must be picklable"):
+        run_simulation(build(federation, replace(task, evaluate=evaluate), engine=engine))
+
+
+def test_workers_are_forked_only_where_they_can_work() -> None:
+    """OpenMP's threads do not survive a fork, nor does CUDA: the child would wait for them without end."""
+    several, gpu = TrainerSettings(threads=2), TrainerSettings(device="cuda:0")
+    assert EngineSettings(workers=2).pool_start_method == "auto"
+    assert EngineSettings(workers=2, trainer=several).pool_start_method == "spawn"
+    assert EngineSettings(workers=2, trainer=gpu).pool_start_method == "spawn"
+    for trainer in (several, gpu):
+        with pytest.raises(SettingError, match="forked workers can use neither several threads nor a GPU"):
+            EngineSettings(workers=2, start_method="fork", trainer=trainer)
+    with pytest.raises(SettingError, match=r"`forkk` is unknown[\s\S]*did you mean `fork`"):
+        EngineSettings(start_method="forkk")  # type: ignore[arg-type]
 
 
 def test_a_worker_whose_answer_can_not_be_read_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hanse.core.errors import SettingError
+from hanse.core.errors import SettingError, did_you_mean
 from hanse.core.protocols import Task, Transport
 from hanse.data.federated import FederatedDataset
 from hanse.pipeline.pipeline import Pipeline
@@ -25,7 +25,9 @@ class EngineSettings:
 
     Args:
       workers: 1 runs clients in this process; more run them in a pool of that many processes.
-      start_method: How the pool's processes start: ``"auto"``, ``"fork"`` or ``"spawn"``.
+      start_method: How the pool's processes start: ``"fork"``, ``"spawn"``, or ``"auto"``: fork on Linux where one
+        thread on the CPU does the arithmetic, else spawn. A forked child can use neither a GPU nor the threads that
+        this process has started: it would wait for them without end.
       trainer: How local work is run.
     """
 
@@ -36,6 +38,27 @@ class EngineSettings:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise SettingError("workers", f"must be at least 1, got {self.workers}")
+        if self.start_method not in ("auto", "fork", "spawn"):
+            known = ("auto", "fork", "spawn")
+            raise SettingError(
+                "start_method", f"`{self.start_method}` is unknown", hint=did_you_mean(self.start_method, known)
+            )
+        if self.start_method == "fork" and not self._may_fork and self.workers > 1:
+            raise SettingError(
+                "start_method",
+                f"forked workers can use neither several threads nor a GPU; trainer.threads is {self.trainer.threads}, "
+                f"trainer.device `{self.trainer.device}`",
+                hint='use "auto" or "spawn", or threads = 1 on the CPU',
+            )
+
+    @property
+    def pool_start_method(self) -> StartMethod:
+        """How the pool's processes start, where more than the platform decides."""
+        return "spawn" if self.start_method == "auto" and not self._may_fork else self.start_method
+
+    @property
+    def _may_fork(self) -> bool:
+        return self.trainer.threads == 1 and self.trainer.device.startswith("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +109,7 @@ def open_transport(
                 factory.dataset.clients,
                 factory,
                 num_workers=engine.workers,
-                start_method=engine.start_method,
+                start_method=engine.pool_start_method,
                 note=note,
             )
         try:

@@ -7,6 +7,7 @@ and replies are handed on in cohort order.
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -158,7 +159,7 @@ class PoolTransport:
             process.start()
         except OSError as error:
             raise RunError(f"a worker could not be started: {error}", hint="use fewer workers") from error
-        except (AttributeError, TypeError) as error:
+        except (AttributeError, TypeError, pickle.PicklingError) as error:
             raise RunError(
                 f"a worker could not be started by `spawn`: {error}",
                 hint='what you bring must be picklable (no lambdas or local classes), or use start_method = "fork"',
