@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,17 @@ CLIENTS = tuple("abcdef")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /dev/shm")
 
 
+_PREFIX = f"/h{os.getpid()}"
+
+
+@pytest.fixture(autouse=True)
+def _blocks_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forked workers inherit it: blocks of other programs that come and go meanwhile are told apart."""
+    monkeypatch.setattr(shared_memory, "_SHM_NAME_PREFIX", _PREFIX)
+
+
 def blocks() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("psm_*")}
+    return {path.name for path in Path("/dev/shm").glob(f"{_PREFIX[1:]}*")}
 
 
 class Answers:

@@ -197,8 +197,7 @@ class PoolTransport:
             except (EOFError, OSError):
                 # it died, within its answer perhaps; or its answer can't be read: one that lives would be waited for
                 # without end. See _replace_dead
-                worker.process.kill()
-                worker.process.join()
+                _end(worker.process)
                 continue
             worker.assigned.popleft()
             worker.free_slots.append(worker.used_slots.popleft())
@@ -239,10 +238,19 @@ class PoolTransport:
                 except (BrokenPipeError, ConnectionResetError):
                     continue
         for worker in self._workers:
-            worker.process.join(timeout=10)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            _join(worker.process)
             worker.connection.close()
             worker.release_memory(remove=at_once)
         self._workers.clear()
+
+
+def _end(process: BaseProcess) -> None:
+    process.terminate()  # not killed at once: on the way out it removes its shared memory
+    _join(process)
+
+
+def _join(process: BaseProcess) -> None:
+    process.join(timeout=10)
+    if process.is_alive():
+        process.kill()
+        process.join()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -64,12 +65,7 @@ def serve(
             if assignment.phase is not None:
                 phase = inbox.unpack(assignment.phase, copy=False)
             assert phase is not None
-            outbox = outboxes[assignment.slot]
-            try:
-                parcel = outbox.pack(answer(phase, assignment.client))
-            except Exception as error:  # noqa: BLE001 - whatever escapes the runtime costs this client, not the worker
-                parcel = outbox.pack(failure(assignment.client, phase.round, error))
-            connection.send(parcel)
+            connection.send(_packed(outboxes[assignment.slot], answer, phase, assignment.client))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone, or has let go of this worker
     finally:
@@ -92,6 +88,29 @@ def _answerer(make_runtime: Callable[[], ClientRuntime]) -> Callable[[Phase, str
         return reply
 
     return answer
+
+
+def _packed(outbox: Outbox, answer: Callable[[Phase, str], Reply], phase: Phase, client: str) -> Parcel:
+    """The client's answer, in the outbox; whatever escapes the runtime costs this client, not the worker."""
+    try:
+        reply = answer(phase, client)
+    except Exception as error:  # noqa: BLE001 - a runtime of the user's own may raise anything
+        reply = failure(client, phase.round, error)
+    with _undisturbed():
+        try:
+            return outbox.pack(reply)
+        except Exception as error:  # noqa: BLE001 - what can't be sent may be anything too
+            return outbox.pack(failure(client, phase.round, error))
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """SIGTERM waits: a block that was being made when it came would be nobody's to remove."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _next(connection: Connection, parent: int) -> Assignment | None:
