@@ -187,9 +187,12 @@ def test_when_one_worker_can_not_start_the_others_are_stopped(
         return started[-1]
 
     monkeypatch.setattr(PoolTransport, "_start_worker", start)
+    before = blocks()
     with pytest.raises(RunError, match="no more processes"):
         run_simulation(build(federation, task, engine=EngineSettings(workers=3)))
-    assert [worker.process.exitcode for worker in started] == [0, 0]
+    # not the exit codes: what measures coverage in a child has the last word there
+    assert [worker.process.exitcode is None for worker in started] == [False, False]
+    assert blocks() == before
 
 
 @linux

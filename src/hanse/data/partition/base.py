@@ -75,7 +75,7 @@ class Partition:
         """From the owner of every row: `[n]` of client positions, -1 for a row that nobody holds.
 
         >>> Partition.from_owners(np.array([1, 0, -1, 1]), 2).rows_of("client-1")
-        array([0, 3])
+        array([0, 3], dtype=int32)
         """
         rows = np.argsort(owners, kind="stable")
         rows = rows[np.count_nonzero(owners < 0) :]
