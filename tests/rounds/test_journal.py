@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import multiprocessing
 import sqlite3
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -223,6 +226,25 @@ def test_locks_are_of_processes(tmp_path: Path) -> None:
         with pytest.raises(RunLockedError), locked(tmp_path):
             pass
     assert not is_locked(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_a_forked_child_does_not_hold_its_parents_lock(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    mine, theirs = fork.Pipe()
+    with locked(tmp_path):
+        child = fork.Process(target=_tell_and_wait, args=(theirs,), daemon=True)
+        child.start()
+        assert mine.recv() == "here"
+    assert child.is_alive()
+    assert not is_locked(tmp_path)
+    mine.send("go")
+    child.join()
+
+
+def _tell_and_wait(connection: Any) -> None:
+    connection.send("here")
+    connection.recv()
 
 
 def test_runs_are_found_by_name_or_path_and_the_nearest_is_offered(tmp_path: Path) -> None:

@@ -77,9 +77,23 @@ def list_runs(out: Path) -> list[Path]:
     return sorted(found, key=lambda path: ((path / JOURNAL).stat().st_ctime, path.name))
 
 
+_HELD: set[Any] = set()
+
+
+def _let_go() -> None:
+    """A forked child has the open file too; a worker that outlives a killed parent must not hold its lock."""
+    for handle in _HELD:
+        handle.close()
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the run for this process; the lock goes with the process, however it ends.
+    """Hold the run for this process alone; the lock goes with the process, however it ends.
 
     Raises:
       RunLockedError: Another process holds it.
@@ -94,7 +108,11 @@ def locked(folder: Path) -> Iterator[None]:
             raise RunLockedError(
                 f"another process is working on the run `{folder.name}`", hint="wait for it, or stop it first"
             )
-        yield
+        _HELD.add(handle)
+        try:
+            yield
+        finally:
+            _HELD.discard(handle)
 
 
 def is_locked(folder: Path) -> bool:
