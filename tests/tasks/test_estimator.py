@@ -247,4 +247,5 @@ except MissingExtraError as error:
 else:
     raise AssertionError("no error")
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
