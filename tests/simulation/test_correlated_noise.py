@@ -20,9 +20,11 @@ from hanse.pipeline.pipeline import Pipeline
 from hanse.privacy.events import CorrelatedGaussian
 from hanse.privacy.ledger import PrivacyLedger
 from hanse.rounds.history import RoundRecord
-from hanse.rounds.privacy import LEDGER, NOISE_KEYS, PrivacySettings, RunPrivacy, check_timely, scope_of
+from hanse.rounds.privacy.run import LEDGER, NOISE_KEYS, RunPrivacy, scope_of
+from hanse.rounds.privacy.settings import PrivacySettings
+from hanse.rounds.privacy.settle import check_timely
+from hanse.rounds.privacy.spending import spent_by_round
 from hanse.rounds.run_folder import new_run_folder
-from hanse.rounds.run_privacy import spent_by_round
 from hanse.rounds.selection import Cyclic, Everyone, Fixed, Poisson, Separated, Uniform
 from hanse.rounds.settings import EvaluateSettings, FederationSettings, RoundSettings
 from hanse.simulation.engine import EngineSettings

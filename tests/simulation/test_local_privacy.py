@@ -24,9 +24,11 @@ from hanse.privacy.events import Gaussian, LocalEpsilon
 from hanse.privacy.ledger import PrivacyLedger
 from hanse.rounds.client_runtime import ClientRuntime
 from hanse.rounds.kept_vectors import KeptInMemory
-from hanse.rounds.privacy import LEDGER, PrivacySettings, scope_of
+from hanse.rounds.privacy.client_noise import SYSTEM_NOISE, ClientNoise, SimulatedNoise
+from hanse.rounds.privacy.run import LEDGER, scope_of
+from hanse.rounds.privacy.settings import PrivacySettings
+from hanse.rounds.privacy.spending import spent_by_round
 from hanse.rounds.run_folder import new_run_folder
-from hanse.rounds.run_privacy import spent_by_round
 from hanse.rounds.selection import Uniform
 from hanse.rounds.settings import RoundSettings
 from hanse.simulation.engine import EngineSettings
@@ -124,15 +126,13 @@ def test_noise_that_does_not_keep_the_budget_is_refused(federation: FederatedDat
         ).settled_privacy
 
 
-def reports(dataset: FederatedDataset, task: CallableTask, *, simulated: bool) -> list[np.ndarray]:
+def reports(dataset: FederatedDataset, task: CallableTask, noise: ClientNoise) -> list[np.ndarray]:
     """One client's report of one round, from two runtimes with the same seed."""
     pipeline = Pipeline(stages=(LocalGaussian(norm=0.5, noise_multiplier=1.0),), weighting="uniform")
     phase = TrainPhase(round=1, broadcast=Broadcast(params=task.init_params(7)), work=FedAvg().local_work(1), cohort=1)
     found = []
     for _ in range(2):
-        runtime = ClientRuntime(
-            dataset, task, PlainTrainer(task), pipeline, seed=7, kept=KeptInMemory(), simulated=simulated
-        )
+        runtime = ClientRuntime(dataset, task, PlainTrainer(task), pipeline, seed=7, kept=KeptInMemory(), noise=noise)
         (reply,) = runtime.answer(phase, ["site-1"])
         assert isinstance(reply, Update)
         found.append(reply.delta.numpy())
@@ -140,7 +140,7 @@ def reports(dataset: FederatedDataset, task: CallableTask, *, simulated: bool) -
 
 
 def test_noise_comes_from_the_seed_in_simulations_alone(federation: FederatedDataset, task: CallableTask) -> None:
-    first, again = reports(federation, task, simulated=True)
+    first, again = reports(federation, task, SimulatedNoise(7))
     np.testing.assert_array_equal(first, again)
-    first, again = reports(federation, task, simulated=False)
+    first, again = reports(federation, task, SYSTEM_NOISE)
     assert not np.any(first == again)

@@ -20,9 +20,10 @@ from hanse.pipeline.rotate import Rotate
 from hanse.privacy.budget import Budget
 from hanse.privacy.events import FixedSizeSampled, Gaussian, PoissonSampled
 from hanse.privacy.ledger import PrivacyLedger
-from hanse.rounds.privacy import LEDGER, PrivacySettings, RunPrivacy, scope_of
+from hanse.rounds.privacy.run import LEDGER, RunPrivacy, scope_of
+from hanse.rounds.privacy.settings import PrivacySettings
+from hanse.rounds.privacy.spending import spent_by_round
 from hanse.rounds.run_folder import new_run_folder, read_run
-from hanse.rounds.run_privacy import spent_by_round
 from hanse.rounds.selection import ByExamples, Everyone, Poisson, Uniform
 from hanse.rounds.settings import EvaluateSettings, RoundSettings
 from hanse.simulation.engine import EngineSettings

@@ -28,7 +28,7 @@ from hanse.pipeline.quantize import Quantize
 from hanse.pipeline.rotate import Rotate
 from hanse.privacy.audit import Audit, audit_epsilon
 from hanse.privacy.budget import Budget
-from hanse.rounds.privacy import PrivacySettings
+from hanse.rounds.privacy.settings import PrivacySettings
 from hanse.rounds.selection import Cyclic, Everyone
 from hanse.rounds.settings import EvaluateSettings, RoundSettings
 from hanse.simulation.parts import Simulation

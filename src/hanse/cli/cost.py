@@ -8,7 +8,7 @@ from rich.text import Text
 from hanse.cli.privacy_table import planned_lines
 from hanse.core.units import format_bytes, format_count, format_seconds, plural
 from hanse.jobs.cost import Cost
-from hanse.rounds.privacy import SettledPrivacy
+from hanse.rounds.privacy.settled import SettledPrivacy
 
 
 def cost_table(cost: Cost, privacy: SettledPrivacy | None = None) -> Table:

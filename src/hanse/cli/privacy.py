@@ -16,8 +16,8 @@ def privacy(
     json: AsJson = False,
 ) -> None:
     """Show what privacy a run has spent, round by round."""
+    from hanse.rounds.privacy.spending import spent_by_round
     from hanse.rounds.run_folder import find_run, read_run
-    from hanse.rounds.run_privacy import spent_by_round
 
     folder = find_run(run, out)
     record = read_run(folder)

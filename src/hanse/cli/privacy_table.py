@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hanse.core.units import plural
-from hanse.rounds.privacy import SettledPrivacy
-from hanse.rounds.run_privacy import PrivacyAccount
+from hanse.rounds.privacy.settled import SettledPrivacy
+from hanse.rounds.privacy.spending import PrivacyAccount
 
 _RELATIONS = {
     "add-or-remove-one": "one more or one fewer",

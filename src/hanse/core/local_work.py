@@ -7,6 +7,7 @@ from typing import Literal
 
 from hanse.core.corrections import GradientCorrection
 from hanse.core.errors import SettingError
+from hanse.core.example_privacy import ExamplePrivacy
 from hanse.core.optimizers import SGD, Optimizer
 from hanse.core.schedules import Constant, Schedule
 
@@ -31,6 +32,8 @@ class LocalWork:
         are neither broadcast nor uploaded, for example ``("head.*",)``.
       accumulate: Batches whose gradients are averaged, by examples, into one step, ≥ 1.
       max_grad_norm: L2 bound to which a step's gradient is scaled down, or None.
+      example_privacy: Hides each single example in every step's gradient, or None. A batch then has `batch_size`
+        examples on average.
       shuffle: Draw a new order for each pass; False keeps the order of the data.
     """
 
@@ -44,6 +47,7 @@ class LocalWork:
     personal: tuple[str, ...] = ()
     accumulate: int = 1
     max_grad_norm: float | None = None
+    example_privacy: ExamplePrivacy | None = None
     shuffle: bool = True
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from hanse.jobs.build import FAILED, Admit, Builder, shown
 from hanse.jobs.job import BaselineName, Job
 from hanse.jobs.own_modules import importable
 from hanse.pipeline.pipeline import Pipeline
-from hanse.rounds.privacy import PrivacySettings
+from hanse.rounds.privacy.settings import PrivacySettings
 from hanse.rounds.settings import EvaluateSettings, FederationSettings, RoundSettings, StopSettings
 from hanse.simulation.engine import EngineSettings
 from hanse.tasks.bindable import BindableTask

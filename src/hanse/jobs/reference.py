@@ -21,7 +21,7 @@ from hanse.jobs.describe import plain
 from hanse.jobs.job import JobFile
 from hanse.jobs.registry import NAMES, Kind, find
 from hanse.privacy.budget import Budget
-from hanse.rounds.privacy import PrivacySettings
+from hanse.rounds.privacy.settings import PrivacySettings
 from hanse.rounds.settings import EvaluateSettings, FederationSettings, StopSettings
 from hanse.simulation.engine import EngineSettings
 from hanse.trainers.auto import TrainerSettings

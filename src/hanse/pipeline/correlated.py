@@ -5,7 +5,7 @@ noise of one round that takes part of the earlier rounds' back adds up far less,
 needed for it, but limits on how often, and how close together, a client takes part.
 
 What a job names are the frozen values here. They hold no noise: a run derives that from a key of its own, and puts
-`ReleasedRound` in their place for each round (`hanse.rounds.run_noise`).
+`ReleasedRound` in their place for each round (`hanse.rounds.privacy.run_noise`).
 """
 
 from __future__ import annotations

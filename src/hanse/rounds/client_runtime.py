@@ -26,13 +26,14 @@ from hanse.core.messages import (
 )
 from hanse.core.params import Params, ParamSpec
 from hanse.core.protocols import Randomises, Task
-from hanse.core.randomness import derive_seed, from_system, stream
+from hanse.core.randomness import derive_seed, stream
 from hanse.data.examples import Examples
 from hanse.data.federated import FederatedDataset, SplitName
 from hanse.pipeline.pipeline import KEPT, Pipeline, in_round
 from hanse.pipeline.restricted import MASK, restricting
 from hanse.rounds.central import CentralPhase, prepared
 from hanse.rounds.kept_vectors import KeptVectors
+from hanse.rounds.privacy.client_noise import SYSTEM_NOISE, ClientNoise, generator
 from hanse.rounds.spans import NO_SPANS, Spans
 from hanse.trainers.base import EvaluatesEach, LocalFailure, LocalJob, LocalResult, Trainer
 
@@ -50,8 +51,8 @@ class ClientRuntime:
       seed: The job's seed.
       kept: What clients keep between rounds.
       spans: Told what is done, where a profile is wanted.
-      simulated: Whether noise that protects the client is drawn from the job's seed, so that a simulation can be
-        repeated. Everywhere else it comes from the operating system, and no seed is taken for it.
+      noise: Where the randomness that protects clients comes from; by default the operating system.
+        `SimulatedNoise` is for simulations alone.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class ClientRuntime:
         seed: int,
         kept: KeptVectors,
         spans: Spans = NO_SPANS,
-        simulated: bool = False,
+        noise: ClientNoise = SYSTEM_NOISE,
     ) -> None:
         self._dataset = dataset
         self._task = task
@@ -73,7 +74,7 @@ class ClientRuntime:
         self._seed = seed
         self._kept = kept
         self._spans = spans
-        self._simulated = simulated
+        self._noise = noise
         self._initial: Params | None = None
         self._whole_spec: ParamSpec | None = None  # the last one that was found to be the task's
         self._in_round: tuple[TrainPhase, Pipeline] | None = None
@@ -152,6 +153,7 @@ class ClientRuntime:
             received={**phase.broadcast.extras, **self._mask(phase, client)},
             kept=kept,
             seed=derive_seed(self._seed, "client", phase.round, client),
+            private_key=0 if phase.work.example_privacy is None else self._noise.key("examples", phase.round, client),
             personal=personal,
             position=position,
         )
@@ -180,8 +182,8 @@ class ClientRuntime:
             seconds=result.seconds,
         )
         rngs: Iterable[np.random.Generator] = (
-            from_system()
-            if isinstance(stage, Randomises) and not self._simulated
+            generator(self._noise.key("stage", phase.round, result.client, i))
+            if isinstance(stage, Randomises)
             else stream(self._seed, "stage", phase.round, result.client, i)
             for i, stage in enumerate(self._pipeline.stages)
         )

@@ -42,7 +42,7 @@ from hanse.rounds.evaluation import (
 from hanse.rounds.federated_statistics import add_statistics
 from hanse.rounds.history import FailureRecord, History, Metrics, RoundRecord
 from hanse.rounds.journal import Journal
-from hanse.rounds.privacy import RunPrivacy
+from hanse.rounds.privacy.run import RunPrivacy
 from hanse.rounds.selection import Population, select_idle
 from hanse.rounds.settings import FederationSettings, RoundSettings
 from hanse.rounds.spans import NO_SPANS, Spans

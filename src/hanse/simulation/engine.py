@@ -16,6 +16,7 @@ from hanse.data.federated import FederatedDataset
 from hanse.pipeline.pipeline import Pipeline
 from hanse.rounds.client_runtime import ClientRuntime
 from hanse.rounds.kept_vectors import KeptInFolder, KeptInMemory, KeptVectors
+from hanse.rounds.privacy.client_noise import SimulatedNoise
 from hanse.rounds.spans import NO_SPANS, Spans
 from hanse.simulation.in_process import InProcessTransport
 from hanse.simulation.pool import PoolTransport, StartMethod
@@ -144,7 +145,7 @@ class RuntimeFactory:
             seed=self.seed,
             kept=self.kept,
             spans=spans,
-            simulated=True,
+            noise=SimulatedNoise(self.seed),
         )
 
     def make_trainer(self, note: Callable[[str], None] = lambda _: None) -> Trainer:

@@ -11,7 +11,9 @@ from hanse.core.protocols import Strategy, Task
 from hanse.data.federated import FederatedDataset
 from hanse.data.schema import DataSchema
 from hanse.pipeline.pipeline import Pipeline
-from hanse.rounds.privacy import PrivacySettings, SettledPrivacy, settle_privacy
+from hanse.rounds.privacy.settings import PrivacySettings
+from hanse.rounds.privacy.settle import settle_privacy
+from hanse.rounds.privacy.settled import SettledPrivacy
 from hanse.rounds.selection import Population
 from hanse.rounds.settings import RoundSettings
 from hanse.simulation.engine import EngineSettings

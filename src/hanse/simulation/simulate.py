@@ -25,7 +25,7 @@ from hanse.rounds.facts import opening_facts
 from hanse.rounds.history import History, RunRecord, RunStatus
 from hanse.rounds.journal import FileJournal, Journal, MemoryJournal
 from hanse.rounds.loop import RunOutcome, RunParts, run_rounds
-from hanse.rounds.privacy import LEDGER, RunPrivacy
+from hanse.rounds.privacy.run import LEDGER, RunPrivacy
 from hanse.rounds.run_folder import CLIENTS, EVENTS, MODELS, locked, new_run_folder
 from hanse.rounds.selection import Everyone, Selector, Uniform
 from hanse.rounds.settings import RoundSettings

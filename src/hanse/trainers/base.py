@@ -34,6 +34,8 @@ class LocalJob:
       received: Vectors of the strategy's broadcast, laid out like the trainable weights.
       kept: Vectors that the client kept from its last round, likewise; missing ones start as zeros.
       seed: For everything random in this client's round.
+      private_key: 128 bits for the batches and the noise of work with `example_privacy`, which nobody else may know
+        outside of a simulation; 0 for all other work.
       personal: Names of the tensors whose new values the client will keep.
       position: The client's place in the cohort, or in the part of it that is handed over; None where nobody counts.
     """
@@ -44,6 +46,7 @@ class LocalJob:
     seed: int
     received: Mapping[str, Params] = field(default_factory=dict)
     kept: Mapping[str, Params] = field(default_factory=dict)
+    private_key: int = field(default=0, repr=False)
     personal: frozenset[str] = frozenset()
     position: int | None = None
 

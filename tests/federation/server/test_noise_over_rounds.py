@@ -10,9 +10,9 @@ import pytest
 
 from hanse.federation.protocol import Reply
 from hanse.privacy.ledger import PrivacyLedger
-from hanse.rounds import noise_key
-from hanse.rounds.noise_key import KeyFile
-from hanse.rounds.privacy import LEDGER, NOISE_KEYS, scope_of
+from hanse.rounds.privacy import noise_key
+from hanse.rounds.privacy.noise_key import KeyFile
+from hanse.rounds.privacy.run import LEDGER, NOISE_KEYS, scope_of
 from tests.federation.server.test_runner import JOB, job, opened, simulated
 
 PRIVATE = job(

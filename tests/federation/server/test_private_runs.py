@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hanse.privacy.ledger import PrivacyLedger
-from hanse.rounds.privacy import scope_of
+from hanse.rounds.privacy.run import scope_of
 from tests.federation.server.test_runner import JOB, Federation, federation, job, simulated
 
 __all__ = ["federation"]  # a fixture

@@ -28,7 +28,8 @@ from hanse.jobs.job import Job, job_from_values
 from hanse.jobs.parts import JobParts, build_parts
 from hanse.rounds.client_runtime import ClientRuntime
 from hanse.rounds.kept_vectors import KeptInFolder
-from hanse.rounds.local_privacy import with_local_noise
+from hanse.rounds.privacy.client_noise import SYSTEM_NOISE
+from hanse.rounds.privacy.local import with_local_noise
 from hanse.rounds.tensor_files import write_atomically
 from hanse.simulation.checks import check_samples
 from hanse.tasks.bindable import BindableTask
@@ -141,7 +142,7 @@ class JobRun:
         if parts.privacy is not None and parts.privacy.mechanism is None:
             pipeline = with_local_noise(pipeline, parts.privacy.budget, parts.settings.rounds)
         self._runtime = ClientRuntime(
-            dataset, task, trainer, pipeline, seed=parts.settings.seed, kept=kept, simulated=False
+            dataset, task, trainer, pipeline, seed=parts.settings.seed, kept=kept, noise=SYSTEM_NOISE
         )
         self._mine = frozenset(data.mine(dataset))
         return dataset, task

@@ -38,7 +38,7 @@ from hanse.federation.server.reading import Reading
 from hanse.federation.server.routes.blobs import blobs_routes, send_blob
 from hanse.federation.server.runner import Runner
 from hanse.federation.server.security import Guard
-from hanse.rounds.privacy import LEDGER
+from hanse.rounds.privacy.run import LEDGER
 
 DATABASE = "hanse.sqlite"
 BLOBS = "blobs"

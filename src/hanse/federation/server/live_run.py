@@ -27,7 +27,8 @@ from hanse.rounds.checks import problems_of_parts
 from hanse.rounds.facts import opening_facts
 from hanse.rounds.journal import Journal
 from hanse.rounds.loop import RunOutcome, RunParts, run_rounds
-from hanse.rounds.privacy import RunPrivacy, check_timely, settle_privacy
+from hanse.rounds.privacy.run import RunPrivacy
+from hanse.rounds.privacy.settle import check_timely, settle_privacy
 from hanse.rounds.selection import cohort_size, enlarged
 from hanse.rounds.settings import RoundSettings
 from hanse.rounds.tensor_files import pack_model

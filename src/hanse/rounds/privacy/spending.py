@@ -12,7 +12,7 @@ from hanse.privacy.accountant import Spent
 from hanse.privacy.budget import Budget
 from hanse.privacy.events import LocalEpsilon
 from hanse.privacy.ledger import PrivacyLedger
-from hanse.rounds.privacy import LEDGER, scope_of
+from hanse.rounds.privacy.run import LEDGER, scope_of
 
 
 @dataclass(frozen=True, kw_only=True)

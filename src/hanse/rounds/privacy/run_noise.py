@@ -9,7 +9,7 @@ import numpy as np
 
 from hanse.core.errors import PrivacyError
 from hanse.pipeline.correlated import Factorisation
-from hanse.rounds.noise_key import NoiseKey
+from hanse.rounds.privacy.noise_key import NoiseKey
 
 
 class RunNoise:

@@ -11,8 +11,8 @@ import pytest
 from hanse.core.errors import PrivacyError, StorageError
 from hanse.privacy.participation import Participation
 from hanse.privacy.tree import TreeAggregation
-from hanse.rounds.noise_key import KeyFile, SimulatedKey
-from hanse.rounds.run_noise import RunNoise
+from hanse.rounds.privacy.noise_key import KeyFile, SimulatedKey
+from hanse.rounds.privacy.run_noise import RunNoise
 
 
 def test_each_round_has_noise_of_its_own_that_is_the_same_again(tmp_path: Path) -> None:
