@@ -4,9 +4,10 @@
     python -m benchmarks.client_privacy --tune --norms 1,2,4 --lrs 0.3,1    # on examples kept back from training
 
 Client-level (ε, δ = 1e-4) by Gaussian noise on the sum of clipped updates, everybody in every round, so no secrecy of
-who takes part is relied on. A client is 60 examples drawn at random, or a writer (539, some 111 examples each). Settings are
-chosen on 5,000 training examples that nobody trains on, the private run's and the other's each for itself; the test
-set is measured for what was chosen alone. The choice itself is not part of ε, as is usual in published figures.
+who takes part is relied on. A client is 60 examples drawn at random, or a writer (539, some 111 examples each).
+Settings are chosen on 5,000 training examples that nobody trains on, the private run's and the other's each for
+itself; the test set is measured for what was chosen alone. The choice itself is not part of ε, as is usual in
+published figures.
 """
 
 from __future__ import annotations

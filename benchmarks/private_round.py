@@ -2,10 +2,10 @@
 
     python -m benchmarks.private_round --repeats 5 --json private_round.json
 
-The job is A (2NN, 10 of 100 clients × 600 examples, batch 10, one epoch, the test set after every round), as a user runs it:
-run folder, journal and event log. It runs without a pipeline, and with each of `PIPELINES`: an adaptive clip, a rotation,
-16-bit numbers, and Gaussian noise from a budget with its ledger. A run's figure is the mean of its rounds,
-all but the first two, which read and compile; of several runs the best counts.
+The job is A (2NN, 10 of 100 clients × 600 examples, batch 10, one epoch, the test set after every round), as a user
+runs it: run folder, journal and event log. It runs without a pipeline, and with some that end in Gaussian noise from a
+budget, with its ledger. A run's figure is the mean of its rounds, all but the first two, which read and compile; of
+several runs the best counts.
 """
 
 from __future__ import annotations
