@@ -46,6 +46,33 @@ def test_a_long_run_is_accounted_for_a_few_times(monkeypatch: pytest.MonkeyPatch
     assert asked < 30
 
 
+def test_a_plan_that_fits_is_accounted_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, real = 0, horizon.account
+
+    def counted(*arguments: object, **named: object) -> object:
+        nonlocal asked
+        asked += 1
+        return real(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(horizon, "account", counted)
+    watched, kept = BudgetHorizon(Budget(epsilon=2.0, delta=1e-5)), Counter[Event]()
+    for done in range(20):
+        assert watched.allows(kept, EVENTS[1], planned=20 - done)
+        kept[EVENTS[1]] += 1
+    assert asked == 1
+
+
+@given(st.lists(st.sampled_from(EVENTS), max_size=40), st.integers(-3, 80))
+@settings(deadline=None, max_examples=20)
+def test_a_plan_changes_no_answer(asked: list[Event], planned: int) -> None:
+    watched, kept = BudgetHorizon(Budget(epsilon=2.0, delta=1e-5)), Counter[Event]()
+    for event in asked:
+        allowed = watched.allows(kept, event, planned=planned)
+        assert allowed == (epsilon(kept + Counter([event]), 1e-5) <= 2.0)
+        if allowed:
+            kept[event] += 1
+
+
 def test_what_needs_a_delta_says_so() -> None:
     watched = BudgetHorizon(Budget(epsilon=1.0))
     assert watched.allows(Counter(), Laplace(noise_multiplier=1))

@@ -15,6 +15,8 @@ from hanse.core.protocols import Stage
 from hanse.core.stage_round import StageRound
 from hanse.pipeline.encodings import flat_spec, in_this_round, require_finite, require_layout
 
+_BLOCK = 1 << 13
+
 
 @dataclass(frozen=True, kw_only=True)
 class Modular:
@@ -86,14 +88,7 @@ class Modular:
         """The client's half; raises `NonFiniteUpdateError`."""
         given = in_this_round(self._given, self)
         require_finite(update)
-        most = self._most(given.cohort)
-        whole = update.delta.numpy().astype(np.float64)
-        np.clip(whole, -self.range, self.range, out=whole)
-        whole *= most / self.range
-        whole += rng.random(len(whole), dtype=np.float32)
-        np.floor(whole, out=whole)
-        np.clip(whole, -most, most, out=whole)
-        residues = (whole.astype(np.int64) & ((1 << self.bits) - 1)).astype(self._dtype)
+        residues = self._residues(update.delta.numpy(), self._most(given.cohort), rng)
         return replace(update, delta=Params(self.encoded_spec(given.spec), residues))
 
     def decode(self, update: Update) -> Update:
@@ -108,12 +103,30 @@ class Modular:
         total = self._centred(aggregate.delta.numpy())
         return replace(aggregate, delta=Params(replace(given.spec, dtype="float64"), total))
 
+    def _residues(self, vector: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+        """q of all elements, block by block, so that what is in between stays in the cache."""
+        found, mask = np.empty(len(vector), dtype=self._dtype), (1 << self.bits) - 1
+        steps = np.nextafter(most / self.range, 0)  # so that x = R never passes the last step
+        for start in range(0, len(vector), _BLOCK):
+            whole = vector[start : start + _BLOCK].astype(np.float64)
+            np.clip(whole, -self.range, self.range, out=whole)
+            whole *= steps
+            whole += rng.random(len(whole), dtype=np.float32)
+            np.floor(whole, out=whole)
+            found[start : start + _BLOCK] = whole.astype(np.int64) & mask
+        return found
+
     def _centred(self, residues: np.ndarray) -> np.ndarray:
-        """Sums of residues, exact in float64, as numbers in the unit of the delta."""
-        modulus = 1 << self.bits
-        whole = residues.astype(np.int64) & (modulus - 1)
-        whole[whole >= modulus // 2] -= modulus
-        return whole * (self.range / self._most(in_this_round(self._given, self).cohort))
+        """Sums of residues, exact in float64, as numbers in the unit of the delta: `float64`."""
+        unused = 64 - self.bits  # shifted out and in again, the residue's highest bit becomes the sign
+        step = self.range / self._most(in_this_round(self._given, self).cohort)
+        found = np.empty(len(residues))
+        for start in range(0, len(residues), _BLOCK):
+            whole = residues[start : start + _BLOCK].astype(np.int64)
+            whole <<= unused
+            whole >>= unused
+            np.multiply(whole, step, out=found[start : start + _BLOCK])
+        return found
 
     def _most(self, cohort: int) -> int:
         return ((1 << (self.bits - 1)) - 1) // cohort

@@ -32,8 +32,14 @@ class BudgetHorizon:
         self._within: Counter[Event] = Counter()
         self._over: list[Counter[Event]] = []
 
-    def allows(self, events: Counter[Event], event: Event) -> bool:
+    def allows(self, events: Counter[Event], event: Event, *, planned: int = 0) -> bool:
         """Whether `events`, and `event` once more, cost no more than the budget.
+
+        Args:
+          events: What was released.
+          event: What is to be released.
+          planned: How often it will be, this time included, as far as anybody knows: looked at first. No answer depends
+            on it.
 
         Raises:
           UnknownEventError: The events can't be accounted for together.
@@ -41,7 +47,9 @@ class BudgetHorizon:
         """
         if events + Counter({event: 1}) <= self._within:
             return True
-        return any(self._fits(events + Counter({event: ahead})) for ahead in (*_AHEAD, 1))
+        return any(
+            self._fits(events + Counter({event: ahead})) for ahead in (*([planned] if planned > 1 else []), *_AHEAD, 1)
+        )
 
     def _fits(self, events: Counter[Event]) -> bool:
         if any(over <= events for over in self._over):

@@ -149,7 +149,7 @@ class PrivacyLedger:
         """How many entries there are, and the hash of the last: kept elsewhere, it betrays a file that was put back."""
         return len(self._entries), self._head
 
-    def charge(self, key: ChargeKey, event: Event) -> LedgerEntry:
+    def charge(self, key: ChargeKey, event: Event, *, planned: int = 0) -> LedgerEntry:
         """Write down a release before it happens; when this returns, it is on the disk.
 
         The same key with the same event is charged once, however often it is asked for and whatever the budget has
@@ -158,6 +158,7 @@ class PrivacyLedger:
         Args:
           key: What the release is for.
           event: What will be released.
+          planned: How often it will be, this time included, if all goes as planned; saves time, and changes nothing.
 
         Raises:
           PrivacyBudgetError: The scope would cost more than its budget; nothing was written.
@@ -173,7 +174,7 @@ class PrivacyLedger:
                 flatten(
                     self._events + Counter([event]), self._neighbours
                 )  # what could not be accounted for afterwards is not released
-                self._check_budget(key, event)
+                self._check_budget(key, event, planned)
                 number = len(self._entries) + 1
                 sha256 = _chained(self._head, self._scope, number, key, text)
                 connection.execute(
@@ -229,8 +230,8 @@ class PrivacyLedger:
         chosen = self._budget.delta if delta is None and self._budget is not None else delta
         return account(events, delta=chosen, neighbours=self._neighbours)
 
-    def _check_budget(self, key: ChargeKey, event: Event) -> None:
-        if self._horizon is None or self._horizon.allows(self._events, event):
+    def _check_budget(self, key: ChargeKey, event: Event, planned: int) -> None:
+        if self._horizon is None or self._horizon.allows(self._events, event, planned=planned):
             return
         before, after = self._account(self._events, None), self._account(self._events + Counter([event]), None)
         raise PrivacyBudgetError(

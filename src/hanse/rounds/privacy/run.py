@@ -103,5 +103,6 @@ class RunPrivacy:
 
     def _charge(self, number: int) -> None:
         attempt = 0 if self._simulated else self._attempts[number]
-        self._ledger.charge(ChargeKey(run=self._run, round=number, attempt=attempt), self.settled.event)
+        key, planned = ChargeKey(run=self._run, round=number, attempt=attempt), 1 + self.settled.rounds - number
+        self._ledger.charge(key, self.settled.event, planned=planned)
         self._attempts[number] += 1

@@ -1,0 +1,119 @@
+"""What a private pipeline adds to a round of benchmark A: CPU time, runs in turns.
+
+    python -m benchmarks.private_round --repeats 5 --json private_round.json
+
+The job is A (2NN, 10 of 100 clients × 600 examples, batch 10, one epoch, the test set after every round), as a user
+runs it: run folder, journal and event log. It runs without a pipeline, and with some that end in Gaussian noise from a
+budget, with its ledger. A run's figure is the mean of its rounds, all but the first two, which read and compile; of
+several runs the best counts.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is there
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+_UNTIMED = 2
+
+
+def pipelines() -> dict[str, Any]:
+    """Name to stages; None for the run that has no privacy."""
+    from hanse.pipeline.clip import Clip
+    from hanse.pipeline.modular import Modular
+    from hanse.pipeline.quantize import Quantize
+    from hanse.pipeline.rotate import Rotate
+
+    adaptive = Clip(norm=0.5, adaptive=True, bit_noise=3.0)
+    return {
+        "plain": None,
+        "clip": (Clip(norm=0.5),),
+        "adaptive clip, rotate, quantize 16": (adaptive, Rotate(), Quantize(bits=16)),
+        "clip, rotate, modular 24": (Clip(norm=0.5), Rotate(), Modular(bits=24, range=0.5)),
+    }
+
+
+def measure(stages: Any, trainer: Any, rounds: int) -> float:
+    """CPU seconds a round of one run."""
+    from benchmarks.jobs import BATCH, JOBS, LR, SEED, federation, mnist, task
+    from hanse.aggregators.mean import Mean
+    from hanse.aggregators.sum import Sum
+    from hanse.core.events import Event, RoundFinished
+    from hanse.core.local_work import LocalWork
+    from hanse.core.optimizers import SGD
+    from hanse.pipeline.gaussian import CentralGaussian
+    from hanse.pipeline.pipeline import Pipeline
+    from hanse.privacy.budget import Budget
+    from hanse.rounds.privacy.settings import PrivacySettings
+    from hanse.rounds.run_folder import new_run_folder
+    from hanse.rounds.selection import Uniform
+    from hanse.rounds.settings import EvaluateSettings, RoundSettings
+    from hanse.simulation.engine import EngineSettings
+    from hanse.simulation.parts import Simulation
+    from hanse.simulation.simulate import run_simulation
+    from hanse.strategies.fedavg import FedAvg
+    from hanse.trainers.auto import TrainerSettings
+
+    job = JOBS["A"]
+    shared = federation(job, mnist())
+    private = stages is not None
+    simulation = Simulation(
+        dataset=shared,
+        task=task(job, shared),
+        strategy=FedAvg(local=LocalWork(batch_size=BATCH, optimizer=SGD(lr=LR)), weighting="uniform"),
+        pipeline=Pipeline(stages=stages or (), aggregator=Sum() if private else Mean(), weighting="uniform"),
+        settings=RoundSettings(
+            rounds=rounds + _UNTIMED,
+            seed=SEED,
+            cohort=Uniform(size=job.cohort),
+            evaluate=EvaluateSettings(initial=False, clients="none"),
+        ),
+        engine=EngineSettings(trainer=TrainerSettings(use=trainer)),
+        privacy=PrivacySettings(mechanism=CentralGaussian(), budget=Budget(epsilon=8.0, delta=1e-3))
+        if private
+        else None,
+    )
+    ends: list[float] = []
+
+    def sink(event: Event) -> None:
+        if isinstance(event, RoundFinished):
+            ends.append(time.process_time())
+
+    with tempfile.TemporaryDirectory() as out:
+        run_simulation(simulation, folder=new_run_folder(Path(out), "bench"), sinks=(sink,))
+    return (ends[-1] - ends[_UNTIMED - 1]) / rounds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=12, help="timed rounds of a run")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--trainers", default="resident,compiled")
+    parser.add_argument("--json", type=Path)
+    told = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    found: dict[str, dict[str, float]] = {}
+    for trainer in told.trainers.split(","):
+        best = dict.fromkeys(pipelines(), float("inf"))
+        for _ in range(told.repeats):
+            for name, stages in pipelines().items():
+                best[name] = min(best[name], measure(stages, trainer, told.rounds))
+        found[trainer] = best
+        print(f"{trainer}\n{'':36s} {'ms a round':>10s} {'over plain':>10s}")
+        for name, seconds in best.items():
+            print(f"{name:36s} {1e3 * seconds:10.1f} {100 * (seconds / best['plain'] - 1):+9.1f}%", flush=True)
+    if told.json:
+        told.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
