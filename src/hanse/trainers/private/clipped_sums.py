@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from hanse.core.errors import HanseError, NonFiniteUpdateError
 from hanse.tasks.global_generator import seeded
 from hanse.trainers.private.example_gradients import ExampleGradients, Whole, added
 from hanse.trainers.private.layers import CoveredLayer, covered
-from hanse.trainers.private.recording import Recording, recorded
+from hanse.trainers.private.recording import Recording, buffers_untouched, in_place_of, recorded
 from hanse.trainers.private.row_wise import is_row_wise, total_loss
 
-_CPU_BYTES = 48 << 20  # what one piece of a batch may write out: more is not in a cache, less is more calls
+_CPU_BYTES = 24 << 20  # what one piece of a batch may write out: more is not in a cache, less is more calls
 _GPU_BYTES = 1 << 30
 _DENORMAL = 1e-30  # scales below lose digits in float32
 
@@ -54,7 +54,7 @@ class ClippedSums:
 
     Args:
       module: In training mode, with its weights in place.
-      parameters: Those that are trained, by name; the sums come in their order.
+      parameters: Those that are trained; the sums come in their order.
       loss: `(outputs, targets)` to the mean over examples.
       note: Told in words where examples are done one after another.
 
@@ -66,14 +66,13 @@ class ClippedSums:
     def __init__(
         self,
         module: nn.Module,
-        parameters: Mapping[str, nn.Parameter],
+        parameters: Sequence[nn.Parameter],
         loss: Callable[[Tensor, Tensor], Tensor],
         *,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._module = module
-        self._names = list(parameters)
-        self._parameters = list(parameters.values())
+        self._parameters = list(parameters)
         self._loss = loss
         self._note = note
         self._row_wise = is_row_wise(module)
@@ -95,13 +94,15 @@ class ClippedSums:
 
         Raises:
           NonFiniteUpdateError: An example's gradient has no finite norm.
+          TaskError: The model changes its buffers.
         """
         totals = [torch.zeros_like(parameter, memory_format=torch.contiguous_format) for parameter in self._parameters]
         if not len(x):
             return totals
         way = self._way(x, y)
         for inputs, targets in zip(x.split(way.at_once or 1), y.split(way.at_once or 1), strict=True):
-            pieces = self._alone(inputs, targets) if way.at_once is None else self._pieces(inputs, targets)
+            with buffers_untouched(self._module):
+                pieces = self._alone(inputs, targets) if way.at_once is None else self._pieces(inputs, targets)
             _add(totals, pieces, clip_norm)
         return totals
 
@@ -121,7 +122,8 @@ class ClippedSums:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # of PyTorch, where it would loop over examples itself
-                numbers = self._workspace(x, y)
+                with buffers_untouched(self._module):
+                    numbers = self._workspace(x, y)
         except HanseError:
             raise
         except Exception as error:  # noqa: BLE001 - what vmap can't do fails in many ways
@@ -167,7 +169,7 @@ class ClippedSums:
         outside = [i for i in range(len(self._parameters)) if i not in inside]
         with recorded(self._forms) as recording, torch.enable_grad():
             copies = [self._copies(i, len(x)) for i in outside]
-            total = self._total(x, y, dict(zip((self._names[i] for i in outside), copies, strict=True)))
+            total = self._total(x, y, dict(zip(outside, copies, strict=True)))
             known = [self._parameters[i] for i in sorted(inside)]
             found = torch.autograd.grad(total, [*copies, *known], allow_unused=True)
         others = found[len(copies) :]
@@ -183,13 +185,14 @@ class ClippedSums:
         gradients = zip(outside, found, strict=False)
         return recording, {i: gradient.detach() for i, gradient in gradients if gradient is not None}
 
-    def _total(self, x: Tensor, y: Tensor, copies: dict[str, Tensor]) -> Tensor:
+    def _total(self, x: Tensor, y: Tensor, copies: dict[int, Tensor]) -> Tensor:
         """The sum of the examples' losses, each that of a batch of one."""
         if self._row_wise and not copies:
             return total_loss(self._loss, self._module(x), y)
 
-        def one(own: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
-            outputs = functional_call(self._module, own, (inputs.unsqueeze(0),))
+        def one(own: dict[int, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+            with in_place_of({id(self._parameters[i]): copy for i, copy in own.items()}, self._module):
+                outputs = self._module(inputs.unsqueeze(0))
             return self._loss(outputs, targets.unsqueeze(0))
 
         return vmap(one, randomness="different")(copies, x, y).sum()

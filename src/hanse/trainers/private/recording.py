@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hanse.core.errors import TaskError
 from hanse.trainers.private.layers import CoveredLayer, UnsuitableError
 
 
@@ -34,6 +35,52 @@ def recorded(layers: Mapping[nn.Module, CoveredLayer]) -> Iterator[Recording]:
     finally:
         for layer in layers:
             vars(layer).pop("forward", None)
+
+
+@contextmanager
+def buffers_untouched(module: nn.Module) -> Iterator[None]:
+    """Refuse what layers keep of the data by themselves, for it has no noise on it.
+
+    Raises:
+      TaskError: A buffer has been changed, or another one is in its place; that one has been put back.
+    """
+    before = [
+        (layer, f"{prefix}.{name}".removeprefix("."), name, buffer, buffer._version)
+        for prefix, layer in module.named_modules()
+        for name, buffer in layer._buffers.items()
+        if buffer is not None
+    ]
+    yield
+    changed = []
+    for layer, path, name, buffer, version in before:
+        if layer._buffers.get(name) is not buffer or buffer._version != version:
+            layer._buffers[name] = buffer
+            changed.append(path)
+    if changed:
+        raise TaskError(
+            f"example privacy: the model changed its buffer `{changed[0]}` while it was trained, which may tell of the "
+            "examples without any noise; nothing was released",
+            hint="take layers that keep no statistics: GroupNorm instead of BatchNorm",
+        )
+
+
+@contextmanager
+def in_place_of(copies: Mapping[int, Tensor], module: nn.Module) -> Iterator[None]:
+    """Let a module compute with other tensors in place of parameters, which are named by their `id`.
+
+    `torch.func.functional_call` leaves copies behind where one layer stands at two places of a module (PyTorch 2.13).
+    """
+    swapped: list[tuple[nn.Module, str, nn.Parameter]] = []
+    try:
+        for layer in module.modules() if copies else ():
+            for name, parameter in layer._parameters.items():
+                if parameter is not None and id(parameter) in copies:
+                    swapped.append((layer, name, parameter))
+                    layer._parameters[name] = copies[id(parameter)]  # type: ignore[assignment]
+        yield
+    finally:
+        for layer, name, parameter in swapped:
+            layer._parameters[name] = parameter
 
 
 def _forward(layer: nn.Module, form: CoveredLayer, recording: Recording) -> Any:
@@ -69,7 +116,7 @@ class _Recorded(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
         (x,) = ctx.saved_tensors
         use: _Use = ctx.use
-        use.recording.of.setdefault(use.layer, []).append((x, grad))
+        use.recording.of.setdefault(use.layer, []).append((x.detach(), grad))  # with its graph it would hold itself
         return (use.form.below(grad, x) if ctx.needs_input_grad[0] else None), None, None
 
     @staticmethod
