@@ -71,7 +71,10 @@ def account(events: Event | Iterable[Event], *, delta: float | None, neighbours:
     >>> round(spent.epsilon, 4), spent.method
     (9.9973, 'exact')
     """
-    flat = flatten(events, neighbours)
+    return max((_account(flat, delta) for flat in flatten(events, neighbours)), key=lambda spent: spent.epsilon)
+
+
+def _account(flat: Flat, delta: float | None) -> Spent:
     _check_delta(delta, flat)
     if (settled := _settled(flat, delta or 0.0)) is not None:
         return settled
@@ -109,7 +112,10 @@ def delta(events: Event | Iterable[Event], epsilon: float, *, neighbours: Neighb
     """
     if not 0 <= epsilon < math.inf:
         raise PrivacyError(f"epsilon is {epsilon!r}; wanted a finite number >= 0")
-    flat = flatten(events, neighbours)
+    return max((_delta(flat, epsilon) for flat in flatten(events, neighbours)), key=lambda spent: spent.delta)
+
+
+def _delta(flat: Flat, epsilon: float) -> Spent:
     if flat.non_private:
         return Spent(epsilon=epsilon, delta=1.0, method="none", reason=flat.non_private, neighbours=flat.neighbours)
     if not flat.parts or _pure_epsilon(flat) <= epsilon:
