@@ -19,7 +19,7 @@ from hanse.core.local_work import LocalWork
 from hanse.core.protocols import Task
 from hanse.pipeline.dp_sgd import DPSGD
 from hanse.pipeline.pipeline import Pipeline
-from hanse.privacy.accountant import account
+from hanse.privacy.accountant import account, costliest
 from hanse.privacy.events import Disjoint, Event, Gaussian, PoissonSampled, Repeated
 from hanse.rounds.privacy.budgeting import calibrated, check_budget
 from hanse.rounds.privacy.local import randomising_stage
@@ -181,9 +181,7 @@ def _asked(population: Population, settings: RoundSettings) -> Population:
     """Those who may be asked, and hold an example."""
     named = set(settings.cohort.clients) if isinstance(settings.cohort, Fixed) else None
     places = [
-        i
-        for i, client in enumerate(population.clients)
-        if population.sizes[i] and (named is None or client in named)
+        i for i, client in enumerate(population.clients) if population.sizes[i] and (named is None or client in named)
     ]
     if not places:
         raise PrivacyError(
@@ -210,27 +208,23 @@ def _noise(privacy: PrivacySettings, mechanism: DPSGD, plan: _Plan) -> float:
         noise = calibrated(privacy.budget, lambda z, of=hardest: plan.of_one(of, z))  # type: ignore[misc]
         budget = privacy.budget
         assert budget is not None  # or it was refused
-        costs = {steps: account(plan.of_one(steps, noise), delta=budget.delta).epsilon for steps in plan.steps}
-        hardest = max(costs, key=lambda steps: costs[steps])
-        if costs[hardest] <= budget.epsilon:
+        hardest = plan.steps[costliest([plan.of_one(steps, noise) for steps in plan.steps], delta=budget.delta)]
+        if account(plan.of_one(hardest, noise), delta=budget.delta).epsilon <= budget.epsilon:
             return noise
 
 
 def _claim(plan: _Plan, noise: float, asked: Population, work: LocalWork, delta: float | None) -> ExampleClaim:
     """Whom it costs most, and whom least, for `hanse check`."""
-    steps = {int(size): client_steps(work, int(size)) for size in np.unique(asked.sizes)}
-    lightest = min(steps.values(), key=lambda found: (found.weight, -found.num_examples))
+    steps = [client_steps(work, int(size)) for size in np.unique(asked.sizes)]
+    lightest = min(steps, key=lambda found: (found.weight, -found.num_examples))
+    heaviest = max(plan.steps, key=lambda found: found.weight)
+    if delta is not None:
+        heaviest = plan.steps[costliest([plan.of_one(found, noise) for found in plan.steps], delta=delta)]
 
     def cost(found: ClientSteps) -> float | None:
         return None if delta is None else account(plan.of_one(found, noise), delta=delta).epsilon
 
-    costs = {found: cost(found) for found in plan.steps}
-    heaviest = max(plan.steps, key=lambda found: (costs[found] or 0.0, found.weight))
     place = int(np.flatnonzero(np.asarray(asked.sizes) == heaviest.num_examples)[0])
     return ExampleClaim(
-        every=plan.every,
-        client=asked.clients[place],
-        steps=heaviest,
-        least=cost(lightest),
-        most=costs[heaviest],
+        every=plan.every, client=asked.clients[place], steps=heaviest, least=cost(lightest), most=cost(heaviest)
     )

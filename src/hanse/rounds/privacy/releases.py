@@ -35,7 +35,8 @@ def check_releases(settings: RoundSettings, task: Task, *, unit: Unit) -> None:
             "without any noise",
             hint='use evaluate = { clients = "none" }, and measure on the central test set',
         )
-    if task.preprocess is not None and task.preprocess.scope == "federated":
+    preprocess: Preprocess | None = getattr(task, "preprocess", None)  # of a site's, which is bound later
+    if preprocess is not None and preprocess.scope == "federated":
         raise PrivacyError(
             "task.preprocess: sums over all clients' inputs would be told without any noise",
             hint='use preprocess = { use = "standardize", fit = "client" }'
@@ -43,7 +44,7 @@ def check_releases(settings: RoundSettings, task: Task, *, unit: Unit) -> None:
             else 'use preprocess = { use = "scale", … } with constants, or prepare the data beforehand',
         )
     if unit == "example":
-        _check_fit(task.preprocess)
+        _check_fit(preprocess)
         return
     if settings.min_clients > 1 and isinstance(settings.cohort, Poisson):
         raise PrivacyError(

@@ -44,9 +44,7 @@ class RunPrivacy:
         self.settled = settled
         self._run = run
         self._simulated = simulated
-        self._ledger = PrivacyLedger(
-            ledger, scope=scope_of(run), budget=settled.budget, neighbours=settled.neighbours
-        )
+        self._ledger = PrivacyLedger(ledger, scope=scope_of(run), budget=settled.budget, neighbours=settled.neighbours)
         self._attempts = Counter(entry.key.round for entry in self._ledger.entries())
         self._guard = None if settled.limits is None else ParticipationGuard(settled.limits)
         seed = settled.settings.seed

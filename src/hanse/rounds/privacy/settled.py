@@ -74,8 +74,8 @@ class SettledPrivacy:
 
     @property
     def neighbours(self) -> Neighbours | None:
-        """The relation to account under; None lets the events decide. How many examples there are is public."""
-        return None if self.examples is None else "zero-out-one"
+        """The relation to account under; None lets the events decide."""
+        return neighbours_by(self.unit)
 
     @property
     def noise_multiplier(self) -> float:
@@ -108,3 +108,11 @@ class SettledPrivacy:
         if self.factorisation is not None:
             return self.event
         return Repeated(event=self.event, count=rounds if self.examples is None else -(-rounds // self.examples.every))
+
+
+def neighbours_by(unit: str) -> Neighbours | None:
+    """The relation to account under for a unit; None lets the events decide.
+
+    How many examples a client has is public, so an example is not taken away: it counts for nothing.
+    """
+    return "zero-out-one" if unit == "example" else None
