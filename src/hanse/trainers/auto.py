@@ -136,7 +136,7 @@ def _torch_trainer(
     device, precision = settings.device, settings.precision
     set_numerics(device, precision)
     if chosen == "resident":
-        trainer = ResidentTrainer(task, device=device, precision=precision, cache_bytes=kept_data(device))
+        trainer = ResidentTrainer(task, device=device, precision=precision, cache_bytes=kept_data(device), note=note)
         return trainer, f"trainer: resident on {device} (a torch module, one client after another)"
     if chosen == "vectorised":
         from hanse.trainers.vectorised import VectorisedTrainer
@@ -156,7 +156,7 @@ def _torch_trainer(
     require_compiler()
     fast = partial(CompiledSteps, note=note)
     if settings.threads > 1:  # the kernels keep to one
-        trainer = ResidentTrainer(task, device=device, fast=fast)
+        trainer = ResidentTrainer(task, device=device, fast=fast, note=note)
     else:
-        trainer = ResidentTrainer(task, device=device, fast=fast, whole=DensePass.of, chain=chain_of_kernels)
+        trainer = ResidentTrainer(task, device=device, fast=fast, whole=DensePass.of, chain=chain_of_kernels, note=note)
     return trainer, f"trainer: compiled on {device} (one client after another, a step in one call of machine code)"

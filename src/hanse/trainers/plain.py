@@ -49,6 +49,7 @@ class PlainTrainer:
 
     def _train_one(self, work: LocalWork, round_number: int, job: LocalJob) -> LocalResult:
         began = time.perf_counter()
+        self.check(work)  # whoever forgot to ask before must not get steps without privacy
         read = job.examples()
         if not len(read):
             raise EmptyClientError(f"client `{job.client}` holds no training example")

@@ -36,6 +36,8 @@ from hanse.trainers.fast_steps import ClientSteps, FastSteps, WholePasses
 from hanse.trainers.gradients import Backward, clip, owned
 from hanse.trainers.loss_scale import LossScale
 from hanse.trainers.module_weights import ModuleWeights, module_on
+from hanse.trainers.private.refusals import refuse_unprivate
+from hanse.trainers.private.steps import PrivateSteps
 from hanse.trainers.rows import RowReader
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
@@ -89,6 +91,7 @@ class ResidentTrainer:
       whole: Makes a way to take all of a client's plain steps at once, given the module and the loss; where it makes
         none, or the client does not suit, steps are taken one by one.
       chain: Writes plain steps out, given the module and the loss; by default `Chain.of` where there is no `fast`.
+      note: Told in words where per-example gradients have to be made one after another.
 
     Raises:
       JobError: The device is not there.
@@ -104,8 +107,11 @@ class ResidentTrainer:
         fast: MakeFastSteps | None = None,
         whole: MakeWholePasses | None = None,
         chain: MakeChain | None = None,
+        note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._task = task
+        self._note = note
+        self._private: PrivateSteps | None = None
         self._device = _device(device)
         self._precision = precision
         self._autocast: AbstractContextManager[object] = nullcontext()
@@ -131,7 +137,13 @@ class ResidentTrainer:
         )
 
     def check(self, work: LocalWork) -> None:
-        """Any work will do."""
+        """Any work will do, but for what example privacy can't go with.
+
+        Raises:
+          TaskError: Work with example privacy, and something that would not keep it.
+        """
+        if work.example_privacy is not None:
+            refuse_unprivate(work, self._module, self._precision)
 
     def train(
         self, work: LocalWork, round_number: int, jobs: Iterable[LocalJob]
@@ -161,6 +173,7 @@ class ResidentTrainer:
         began = time.perf_counter()
         examples = cache(job.examples)  # two may ask for them below
         lr = work.lr(round_number)
+        self.check(work)  # whoever forgot to ask before must not get steps without privacy
         if self._whole is not None and is_plain(work) and work.correction is None and work.upload == "delta":
             rows = self._rows((job.client, "train"), examples)
             count, batch = len(rows), work.batch_length(len(rows))
@@ -181,7 +194,12 @@ class ResidentTrainer:
             if work.correction is not None:
                 trainable = self._weights.trainable
                 contexts = Contexts(trainable, anchor[: trainable.size], work.correction, job)
-            if work.upload == "gradient":
+            taken: tuple[int, float | None]
+            if work.example_privacy is not None:
+                with self._seeded(job.private_key):  # nobody may know what dropout leaves in
+                    taken = self._private_steps(work, lr, job.private_key, (x, y), contexts), None
+                delta = self._weights.change(anchor)
+            elif work.upload == "gradient":
                 with self._seeded(job.seed):
                     delta, loss = self._full_gradient(work, x, y)
                 taken = 0, loss
@@ -201,7 +219,7 @@ class ResidentTrainer:
         began: float,
         change: Tensor,
         count: int,
-        taken: tuple[int, float],
+        taken: tuple[int, float | None],
         *,
         extras: dict[str, Params] | None = None,
         kept: dict[str, Params] | None = None,
@@ -217,7 +235,7 @@ class ResidentTrainer:
             personal=self._personal(job.personal),
             extras=extras,
             kept=kept,
-            sums={"count": float(count), "loss": loss * count},
+            sums={} if loss is None else {"count": float(count), "loss": loss * count},
             seconds=time.perf_counter() - began,
         )
 
@@ -233,6 +251,17 @@ class ResidentTrainer:
             if plain and self._fast is None and self._precision != "float16":
                 return self._plain_steps(steps, lr)
             return self._any_steps(work, lr, data, steps, contexts)
+
+    def _private_steps(
+        self, work: LocalWork, lr: float, private_key: int, data: tuple[Tensor, Tensor], contexts: Contexts | None
+    ) -> int:
+        """Take all local steps with example privacy; their number. What it cost them is not told: it has no noise."""
+        if self._private is None:
+            weights = self._weights
+            self._private = PrivateSteps(
+                self._module, weights.trainable, weights.parameters, self._task.loss, note=self._note
+            )
+        return self._private(work, lr, private_key, data, contexts)
 
     def _any_steps(
         self,
@@ -368,7 +397,7 @@ def is_plain(work: LocalWork) -> bool:
     """Whether a step is `w ← w − lr g` for one batch's gradient g, and nothing else."""
     rule = work.optimizer
     simple = type(rule) is SGD and not rule.momentum and not rule.weight_decay
-    return simple and work.accumulate == 1 and work.max_grad_norm is None
+    return simple and work.accumulate == 1 and work.max_grad_norm is None and work.example_privacy is None
 
 
 def _weighted_mean(losses: list[Tensor], counts: list[int]) -> float:

@@ -78,7 +78,9 @@ class VectorisedTrainer:
         capture: Capture | None = None,
         compile: Compile = compiled_by_torch,  # noqa: A002 - it is what PyTorch calls it
     ) -> None:
-        self._resident = ResidentTrainer(task, device=device, precision=precision, cache_bytes=kept_data(device))
+        self._resident = ResidentTrainer(
+            task, device=device, precision=precision, cache_bytes=kept_data(device), note=note
+        )
         self._data = self._resident.data
         self._device = torch.device(device)
         self._spec = task.spec
@@ -110,7 +112,8 @@ class VectorisedTrainer:
         return self._width
 
     def check(self, work: LocalWork) -> None:
-        """Any work will do."""
+        """As the resident trainer does it."""
+        self._resident.check(work)
 
     def evaluate(self, params: Params, key: Key, examples: Callable[[], Examples]) -> Sums:
         """As the resident trainer does it, whose batches fill the device already."""
@@ -129,6 +132,8 @@ class VectorisedTrainer:
         """
         if not self._suited:
             self._tell("the model has buffers, or hooks on its parameters")
+        elif work.example_privacy is not None:
+            self._tell("steps with example privacy have the examples of one client side by side")
         elif not has_lanes(work.optimizer) or work.accumulate > 1 or work.upload == "gradient":
             self._tell("such work is not done side by side")
         else:

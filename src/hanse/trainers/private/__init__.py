@@ -1,0 +1,1 @@
+"""Local steps with `ExamplePrivacy`: Poisson batches, clipped per-example gradients, noise."""

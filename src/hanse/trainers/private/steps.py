@@ -1,0 +1,120 @@
+"""`PrivateSteps`: a client's local steps with `ExamplePrivacy`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from hanse.core.errors import JobError, TaskError
+from hanse.core.example_privacy import ExamplePrivacy
+from hanse.core.local_work import LocalWork
+from hanse.core.params import ParamSpec
+from hanse.trainers.contexts import Contexts
+from hanse.trainers.private.batches import poisson_batches
+from hanse.trainers.private.clipped_sums import ClippedSums
+from hanse.trainers.private.noise import NormalNoise
+
+
+class PrivateSteps:
+    """Takes local steps on a module's own weights, each with the gradient
+
+        g = (1 / min(B, n)) (Σ_{i ∈ S} g_i min(1, C / ‖g_i‖₂) + N(0, (z C)² I))
+
+    for a Poisson batch S. Every trainer that knows gradients takes private steps by this; so they are the same steps.
+
+    Args:
+      module: With its weights in place, in training mode when steps are taken.
+      spec: The layout of the parameters that are trained.
+      parameters: These parameters.
+      loss: `(outputs, targets)` to the mean over examples.
+      note: Told in words where something is slow.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        spec: ParamSpec,
+        parameters: Sequence[nn.Parameter],
+        loss: Callable[[Tensor, Tensor], Tensor],
+        *,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._module = module
+        self._spec = spec
+        self._weights = [parameter.detach() for parameter in parameters]
+        named: Mapping[str, nn.Parameter] = {t.name: p for t, p in zip(spec.tensors, parameters, strict=True)}
+        self._sums = ClippedSums(module, named, loss, note=note)
+
+    def __call__(
+        self, work: LocalWork, lr: float, private_key: int, data: tuple[Tensor, Tensor], contexts: Contexts | None
+    ) -> int:
+        """Take all steps; their number.
+
+        Args:
+          work: With `example_privacy`.
+          lr: The round's learning rate.
+          private_key: 128 bits, of the batches and the noise.
+          data: The client's inputs and targets, `[n, …]`, n ≥ 1.
+          contexts: What the gradient correction looks at, or None without one. It gets the noisy gradient.
+
+        Raises:
+          JobError: There is no key.
+          NonFiniteUpdateError: An example's gradient has no finite norm.
+          TaskError: The model changes its buffers.
+        """
+        privacy = work.example_privacy
+        assert privacy is not None
+        if not private_key:
+            raise JobError("work with example privacy came without a private key for its batches and its noise")
+        x, y = data
+        batch, steps = work.batch_length(len(x)), work.num_steps(len(x))
+        noise = _Noise(private_key, privacy, self._spec, self._weights)
+        states = [work.optimizer.init(weight) for weight in self._weights]
+        with self._buffers_untouched():
+            batches = poisson_batches(private_key, len(x), batch, steps=steps)
+            for taken, rows in enumerate(batches, start=1):
+                index = torch.from_numpy(rows).to(x.device)
+                sums = self._sums(x.index_select(0, index), y.index_select(0, index), privacy.clip_norm)
+                grads = noise.added_to(sums, batch)
+                if contexts is not None:
+                    contexts.correct(grads, self._weights)
+                for weight, grad, state in zip(self._weights, grads, states, strict=True):
+                    work.optimizer.update(weight, grad, state, lr=lr, step=taken)
+        return steps
+
+    @contextmanager
+    def _buffers_untouched(self) -> Iterator[None]:
+        """What layers keep of the data by themselves has no noise on it."""
+        before = {name: (buffer, buffer._version) for name, buffer in self._module.named_buffers()}
+        yield
+        for name, buffer in self._module.named_buffers():
+            known, version = before.get(name, (None, 0))
+            if buffer is not known or buffer._version != version:
+                raise TaskError(
+                    f"example privacy: the model changed its buffer `{name}` while it was trained, which may tell of "
+                    "the examples without any noise; nothing was released",
+                    hint="take layers that keep no statistics: GroupNorm instead of BatchNorm",
+                )
+
+
+class _Noise:
+    """Noise of one client's round, in vectors of the model's size."""
+
+    def __init__(self, private_key: int, privacy: ExamplePrivacy, spec: ParamSpec, weights: Sequence[Tensor]) -> None:
+        self._deviation = privacy.clip_norm * privacy.noise_multiplier
+        self._normal = NormalNoise(private_key)
+        # the numbers of a parameter are those of its place in the model, whatever its order in memory
+        self._flat = torch.empty(sum(weight.numel() for weight in weights), dtype=getattr(torch, spec.dtype))
+        self._parts = self._flat.split([weight.numel() for weight in weights])
+
+    def added_to(self, sums: list[Tensor], batch: int) -> list[Tensor]:
+        """(sums + noise) / batch, in the sums' memory."""
+        torch._foreach_mul_(sums, 1 / batch)
+        if self._deviation:
+            self._normal.fill(self._flat)
+            for total, part in zip(sums, self._parts, strict=True):
+                total.add_(part.view(total.shape).to(total), alpha=self._deviation / batch)
+        return sums
