@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hanse.core.units import plural
-from hanse.rounds.privacy.settled import SettledPrivacy
+from hanse.rounds.privacy.settled import ExampleClaim, SettledPrivacy
 from hanse.rounds.privacy.spending import PrivacyAccount
 
 _RELATIONS = {
@@ -36,7 +36,13 @@ def privacy_table(account: PrivacyAccount) -> RenderableType:
         table.add_row(f"{number:,}", f"{spent.epsilon:.4f}")
     relation = _RELATIONS.get(last.neighbours, last.neighbours)
     note = f"Neighbouring federations differ in one {account.unit}: {relation}. By {last.method}: {last.reason}."
-    if account.local:
+    if account.unit == "example":
+        note = (
+            "Neighbouring federations differ in one example of one client, which counts in one of them and in no batch "
+            "of the other; towards everybody but that client, and of the client that it costs most. How many examples "
+            f"each client holds is not hidden. By {last.method}: {last.reason}."
+        )
+    elif account.local:
         how = f"By {last.method}: {last.reason}."
         note = f"Of one {account.unit}'s own reports in place of any others, whoever reads them. {how}"
     if set(account.by_round) == {0}:
@@ -55,11 +61,36 @@ def planned_lines(settled: SettledPrivacy) -> list[tuple[str, str]]:
     at = "" if settled.delta is None else f" at δ = {settled.delta:g}"
     once = ", charged once for all of them" if settled.factorisation is not None else ""
     whom = ", of one client's reports, whoever reads them" if settled.local else ""
-    return [*lines, ("privacy", f"ε{at} by rounds: {told}{once}{whom}{budget}")]
+    if settled.examples is not None:
+        whom = ", of one example, towards everybody but its client"
+    lines.append(("privacy", f"ε{at} by rounds: {told}{once}{whom}{budget}"))
+    return lines if settled.examples is None else [*lines, ("costs most", _costliest(settled.examples))]
+
+
+def _costliest(claim: ExampleClaim) -> str:
+    """Whose examples it costs most, and how far from the least that is."""
+    steps = claim.steps
+    told = (
+        f"client `{claim.client}`, with {plural(steps.num_examples, 'example')}: each is in a batch with probability "
+        f"{steps.rate:.4g}, in {plural(steps.steps, 'step')} a round"
+    )
+    if claim.every > 1:
+        told += f" of every {claim.every:,}"
+    if claim.most is None or claim.least is None:
+        return told
+    if claim.least < 0.995 * claim.most:
+        told += f"; ε is {claim.most:.3g} there, and {claim.least:.3g} at the client that it costs least"
+    return told
 
 
 def _noise(settled: SettledPrivacy) -> str:
     noise = settled.noise_multiplier
+    hidden = settled.pipeline.example_privacy
+    if hidden is not None:
+        return (
+            f"multiplier {noise:.4g}, added by each client in each of its steps: standard deviation "
+            f"{noise * hidden.clip_norm:.4g} on a batch's sum of gradients, each clipped to {hidden.clip_norm:g}"
+        )
     if settled.local:
         return f"multiplier {noise:.4g}, added by each client to its own report"
     clip: Any = settled.pipeline.clipping

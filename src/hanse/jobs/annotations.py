@@ -23,7 +23,7 @@ SEAMS: Mapping[str, Kind] = {
     "hanse.core.protocols:Strategy": "strategy",
     "hanse.core.schedules:Schedule": "schedule",
     "hanse.data.partition.base:Partitioner": "partition",
-    "hanse.pipeline.mechanism:Mechanism": "mechanism",
+    "hanse.pipeline.mechanism:AddsNoise": "mechanism",
     "hanse.rounds.selection:Selector": "cohort",
     "hanse.tasks.losses:Loss": "loss",
     "hanse.tasks.models.base:ModelFactory": "model",

@@ -45,7 +45,7 @@ _NEEDS: Mapping[Kind, tuple[str, ...]] = {
     "aggregator": ("zero", "accumulate", "merge", "finish"),
     "cohort": ("select", "check"),
     "correction": ("correct", "finish"),
-    "mechanism": ("event", "release", "with_noise"),
+    "mechanism": ("noise_multiplier", "with_noise"),
     "model": ("build",),
     "optimizer": ("init", "update"),
     "partition": ("__call__",),

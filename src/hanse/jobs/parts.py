@@ -160,7 +160,10 @@ class PartsBuilder:
     def _pipeline(self, strategy: Any) -> Any:
         weighting = getattr(strategy, "weighting", "examples")
         built, self.table["pipeline"] = self._builder.fill(
-            Pipeline, self._job.values.pipeline, "pipeline", given={"weighting": weighting, "mechanism": None}
+            Pipeline,
+            self._job.values.pipeline,
+            "pipeline",
+            given={"weighting": weighting, "mechanism": None, "example_privacy": None},
         )
         return built
 

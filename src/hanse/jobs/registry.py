@@ -66,6 +66,7 @@ NAMES: Mapping[Kind, Mapping[str, str]] = {
     },
     "mechanism": {
         "banded": "hanse.pipeline.correlated:BandedNoise",
+        "dp_sgd": "hanse.pipeline.dp_sgd:DPSGD",
         "gaussian": "hanse.pipeline.gaussian:CentralGaussian",
         "tree": "hanse.pipeline.correlated:TreeNoise",
     },

@@ -1,9 +1,9 @@
-"""`Mechanism`: makes a sum of bounded updates private before anything is computed from it."""
+"""`AddsNoise`: where a run's noise is added; `Mechanism`: to a sum of bounded updates, before it is used."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from hanse.core.protocols import Clips
 from hanse.privacy.events import Event
 
 
-class Mechanism(Protocol):
-    """Central differential privacy: the server sees sums of updates, and makes them private before it uses them."""
+class AddsNoise(Protocol):
+    """What a job names as its mechanism."""
 
     @property
     def noise_multiplier(self) -> float | None:
@@ -23,6 +23,11 @@ class Mechanism(Protocol):
     def with_noise(self, noise_multiplier: float) -> Self:
         """The same with this much noise."""
         ...
+
+
+@runtime_checkable
+class Mechanism(AddsNoise, Protocol):
+    """Central differential privacy: the server sees sums of updates, and makes them private before it uses them."""
 
     def event(self, told: Sequence[float]) -> Event:
         """What one release is, for an accountant: all of it, beside what clips tell.

@@ -11,6 +11,7 @@ import numpy as np
 from hanse.aggregators.mean import Mean
 from hanse.core.aggregate import Aggregate
 from hanse.core.errors import EncodingError, NonFiniteUpdateError, PipelineError, SpecMismatchError
+from hanse.core.example_privacy import ExamplePrivacy
 from hanse.core.local_work import LocalWork
 from hanse.core.messages import TrainPhase, Update
 from hanse.core.params import Params, ParamSpec
@@ -66,6 +67,7 @@ class Pipeline:
       aggregator: Many updates into one.
       weighting: How updates are weighed; a strategy declares it.
       mechanism: Makes the sum private.
+      example_privacy: What makes clients' own steps private, so that updates hide each example before any stage.
 
     Raises:
       PipelineError: Two parts disagree; the message names both and says what to do.
@@ -75,6 +77,7 @@ class Pipeline:
     aggregator: Aggregator = field(default_factory=Mean)
     weighting: Weighting = "examples"
     mechanism: Mechanism | None = None
+    example_privacy: ExamplePrivacy | None = None
 
     def __post_init__(self) -> None:
         check_pipeline(self.stages, self.aggregator, self.weighting, self.mechanism)
@@ -97,6 +100,19 @@ class Pipeline:
     def restricted(self, work: LocalWork) -> LocalWork:
         """What clients do, where the first stage restricts their training; raises `PipelineError` where it can't be."""
         return restricted_work(self.stages, work)
+
+    def protected(self, work: LocalWork) -> LocalWork:
+        """What clients are asked to do: a strategy's work, with each example hidden where the run promises that.
+
+        Raises:
+          PipelineError: The strategy's work says by itself how examples are hidden, and nobody would account for it.
+        """
+        if work.example_privacy is not None:
+            raise PipelineError(
+                "the strategy's local work has an example_privacy of its own, which no ledger accounts for",
+                hint='leave it out, and promise it: [privacy] unit = "example", mechanism = { use = "dp_sgd", … }',
+            )
+        return work if self.example_privacy is None else replace(work, example_privacy=self.example_privacy)
 
     def initial_states(self) -> dict[str, StageState]:
         """The states before round 1 of the stages that have one, by position."""

@@ -71,7 +71,48 @@ def account(events: Event | Iterable[Event], *, delta: float | None, neighbours:
     >>> round(spent.epsilon, 4), spent.method
     (9.9973, 'exact')
     """
-    flat = flatten(events, neighbours)
+    return _costliest(flatten(events, neighbours), delta)[1]
+
+
+def costliest(cases: Sequence[Event], *, delta: float | None, neighbours: Neighbours | None = None) -> int:
+    """Which of several events costs most; found sooner than by accounting for each.
+
+    Args:
+      cases: One or more, none of them of disjoint parts.
+      delta: As in `account`.
+      neighbours: As in `account`.
+
+    >>> from hanse.privacy.events import Gaussian
+    >>> costliest([Gaussian(noise_multiplier=3.0), Gaussian(noise_multiplier=2.0)], delta=1e-5)
+    1
+    """
+    return _costliest([flat for case in cases for flat in flatten(case, neighbours)], delta)[0]
+
+
+def _costliest(flats: Sequence[Flat], delta: float | None) -> tuple[int, Spent]:
+    """The place of the costliest sum, and its cost; a sum whose cheap bound is no more than that need not be known."""
+    if len(flats) == 1:
+        return 0, _account(flats[0], delta)
+    bounds = [_bound(flat, delta) for flat in flats]
+    found: tuple[int, Spent] | None = None
+    for i in sorted(range(len(flats)), key=lambda i: -bounds[i]):
+        if found is not None and bounds[i] <= found[1].epsilon:
+            break
+        spent = _account(flats[i], delta)
+        if found is None or spent.epsilon > found[1].epsilon:
+            found = i, spent
+    assert found is not None  # there is always a place
+    return found
+
+
+def _bound(flat: Flat, delta: float | None) -> float:
+    """At least the epsilon of a sum."""
+    if delta is None or not 0 < delta < 1 or flat.non_private:
+        return math.inf
+    return renyi_epsilon(renyi_divergences(flat.parts, flat.neighbours), delta) if flat.parts else 0.0
+
+
+def _account(flat: Flat, delta: float | None) -> Spent:
     _check_delta(delta, flat)
     if (settled := _settled(flat, delta or 0.0)) is not None:
         return settled
@@ -109,7 +150,10 @@ def delta(events: Event | Iterable[Event], epsilon: float, *, neighbours: Neighb
     """
     if not 0 <= epsilon < math.inf:
         raise PrivacyError(f"epsilon is {epsilon!r}; wanted a finite number >= 0")
-    flat = flatten(events, neighbours)
+    return max((_delta(flat, epsilon) for flat in flatten(events, neighbours)), key=lambda spent: spent.delta)
+
+
+def _delta(flat: Flat, epsilon: float) -> Spent:
     if flat.non_private:
         return Spent(epsilon=epsilon, delta=1.0, method="none", reason=flat.non_private, neighbours=flat.neighbours)
     if not flat.parts or _pure_epsilon(flat) <= epsilon:

@@ -13,6 +13,7 @@ from hanse.privacy.events import (
     Composed,
     CorrelatedGaussian,
     DiscreteGaussian,
+    Disjoint,
     Event,
     FixedSizeSampled,
     Gaussian,
@@ -40,6 +41,7 @@ _NAMES: dict[str, type[Event]] = {
     "fixed-size-sampled": FixedSizeSampled,
     "composed": Composed,
     "repeated": Repeated,
+    "disjoint": Disjoint,
 }
 _KIND_NAMES = {kind: name for name, kind in _NAMES.items()}
 _MAX_DEPTH = 32  # nobody nests deeper on purpose; what others send must not exhaust the stack
@@ -106,10 +108,11 @@ def _read(values: object, depth: int) -> Event:
         problem = f"does not know {sorted(unknown)}" if unknown else f"lacks {sorted(absent)}"
         raise PrivacyError(f"the event `{name}` {str(problem)[:300]}")
     arguments = {n: value for n, value in values.items() if n != "kind"}
-    if kind is Composed:
-        if not isinstance(arguments["events"], list):
-            raise PrivacyError("the events of `composed` are a list")
-        arguments["events"] = tuple(_read(item, depth + 1) for item in arguments["events"])
+    if kind in (Composed, Disjoint):
+        inner = "events" if kind is Composed else "parts"
+        if not isinstance(arguments[inner], list):
+            raise PrivacyError(f"the {inner} of `{name}` are a list")
+        arguments[inner] = tuple(_read(item, depth + 1) for item in arguments[inner])
     elif "event" in arguments:
         arguments["event"] = _read(arguments["event"], depth + 1)
     return kind(**arguments)

@@ -289,6 +289,32 @@ class Repeated:
         _event(self, "event", self.event)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Disjoint:
+    """Releases of parts of the data that have no unit in common: it costs what the costliest part does.
+
+    Args:
+      partition: Names how units are shared out. Releases of one name have the same parts in the same order, and a unit
+        is in the same one each time; not empty.
+      parts: What was released of each part, one or more.
+
+    References:
+      McSherry 2009, "Privacy integrated queries", theorem 4 (parallel composition); here per part and over rounds,
+      before the worst is taken.
+    """
+
+    partition: str
+    parts: tuple[Event, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.partition, str) or not self.partition:
+            raise _wrong(self, "partition", "wanted a text")
+        if not isinstance(self.parts, tuple) or not self.parts:
+            raise _wrong(self, "parts", "wanted a tuple of one or more events")
+        for event in self.parts:
+            _event(self, "parts", event)
+
+
 Event = (
     Gaussian
     | AdaptiveClipBits
@@ -302,6 +328,7 @@ Event = (
     | FixedSizeSampled
     | Composed
     | Repeated
+    | Disjoint
 )
 """Any of the above; an accountant refuses everything else."""
 

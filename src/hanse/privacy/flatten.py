@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hanse.core.errors import UnknownEventError
+from hanse.privacy.disjoint import by_place
 from hanse.privacy.events import (
     KINDS,
     AdaptiveClipBits,
@@ -48,10 +49,11 @@ class Flat:
     non_private: str = ""
 
 
-def flatten(events: Event | Iterable[Event], neighbours: Neighbours | None = None) -> Flat:
+def flatten(events: Event | Iterable[Event], neighbours: Neighbours | None = None) -> tuple[Flat, ...]:
     """Sum up events; compositions, repetitions and order disappear.
 
-    Independent Gaussian releases of one data set are one Gaussian release, `1 / z^2 = sum of 1 / z_i^2`.
+    Independent Gaussian releases of one data set are one Gaussian release, `1 / z^2 = sum of 1 / z_i^2`. Where releases
+    are of disjoint parts of the data there is a sum for each place that a unit may be in; else there is one.
 
     Args:
       events: One event, or many, or a `Counter` of them.
@@ -71,8 +73,12 @@ def flatten(events: Event | Iterable[Event], neighbours: Neighbours | None = Non
         raise UnknownEventError(f"a {type(strange[0]).__name__} is no privacy event", hint="use hanse.privacy.events")
     relation = neighbours_of(listed) if neighbours is None else neighbours
     check_neighbours(relation, listed)
+    return tuple(_flat(there, relation) for there in by_place(listed))
+
+
+def _flat(events: Mapping[Event, int], relation: Neighbours) -> Flat:
     found: Counter[Event] = Counter()
-    for event, count in listed.items():
+    for event, count in events.items():
         _add(found, event, count)
     reasons = [part.reason for part in found if isinstance(part, NonPrivate)]
     reasons += [f"{type(part).__name__} without noise to speak of" for part in found if _is_silent(part)]

@@ -20,6 +20,7 @@ from hanse.core.errors import PrivacyError, did_you_mean
 from hanse.privacy.events import (
     Composed,
     CorrelatedGaussian,
+    Disjoint,
     Event,
     FixedSizeSampled,
     LocalEpsilon,
@@ -81,6 +82,8 @@ def check_neighbours(relation: Neighbours, events: Iterable[Event]) -> None:
 def _kinds(event: Event) -> set[type[Event]]:
     if isinstance(event, Composed):
         return set().union(*(_kinds(part) for part in event.events))
+    if isinstance(event, Disjoint):
+        return set().union(*(_kinds(part) for part in event.parts))
     if isinstance(event, Repeated):
         return _kinds(event.event)
     if isinstance(event, PoissonSampled | FixedSizeSampled):

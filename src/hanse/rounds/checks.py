@@ -77,7 +77,7 @@ def _check_rounds(
     most = min(len(population.clients), getattr(settings.cohort, "size", len(population.clients)))
     given = PipelineRound(round=1, seed=settings.seed, cohort=max(1, most), states=pipeline.initial_states())
     pipeline.in_round(given, spec).aggregated_spec(spec)
-    pipeline.restricted(strategy.local_work(1))
+    pipeline.restricted(pipeline.protected(strategy.local_work(1)))
 
 
 def _check_personal(strategy: Strategy[Any], task: Task, seed: int) -> None:

@@ -171,6 +171,7 @@ class ClientRuntime:
         return {MASK: mask.select(trainable)}
 
     def _update(self, phase: TrainPhase, result: LocalResult) -> Update:
+        told = phase.work.example_privacy is None  # else what is measured on examples, or by a clock, has no noise
         update = Update(
             client=result.client,
             round=phase.round,
@@ -178,8 +179,8 @@ class ClientRuntime:
             num_examples=result.num_examples,
             num_steps=result.num_steps,
             extras=result.extras,
-            sums=result.sums,
-            seconds=result.seconds,
+            sums=result.sums if told else {},
+            seconds=result.seconds if told else 0.0,
         )
         rngs: Iterable[np.random.Generator] = (
             generator(self._noise.key("stage", phase.round, result.client, i))

@@ -272,7 +272,7 @@ class _Loop:
 
     def _train(self, number: int, cohort: Sequence[str], broadcast: Broadcast) -> Collected:
         began = time.perf_counter()
-        work = self._parts.strategy.local_work(number)
+        work = self._parts.pipeline.protected(self._parts.strategy.local_work(number))
         phase = TrainPhase(
             round=number,
             broadcast=broadcast,
@@ -320,8 +320,8 @@ class _Loop:
     @property
     def _min_clients(self) -> int:
         """Fewer usable updates abandon a round. Private noise is released over nothing too: silence would tell."""
-        fewest = self._settings.min_clients
-        return 0 if self._parts.privacy is not None and fewest == 1 else fewest
+        fewest, privacy = self._settings.min_clients, self._parts.privacy
+        return 0 if privacy is not None and privacy.settled.unit == "client" and fewest == 1 else fewest
 
     def _charge(self, number: int) -> Callable[[], None]:
         """Writes a round's release into the ledger, where there is one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 from hanse.core.errors import EmptyClientError, HanseError, JobProblems, PipelineError
@@ -27,11 +28,11 @@ def check_simulation(simulation: Simulation) -> None:
     try:
         given = simulation.settled()
     except HanseError as problem:
-        problems, given = [problem], simulation
+        problems, given = [problem], replace(simulation, privacy=None)
     problems += problems_of_parts(given.strategy, given.task, given.pipeline, given.settings, given.population())
     for check in (_check_trainer, _check_samples):
         try:
-            check(simulation)
+            check(given)
         except HanseError as problem:
             problems.append(problem)
     if len(problems) == 1:
@@ -54,7 +55,7 @@ def check_samples(dataset: FederatedDataset, task: Task) -> None:
 def _check_trainer(simulation: Simulation) -> None:
     trainer, _ = make_trainer(simulation.task, simulation.engine.trainer, whole_cohorts=True)
     try:
-        work = simulation.pipeline.restricted(simulation.strategy.local_work(1))
+        work = simulation.pipeline.restricted(simulation.local_work(1))
     except PipelineError:
         return  # the check of the parts says so
     trainer.check(work)

@@ -52,7 +52,7 @@ def device_memory(simulation: Simulation) -> DeviceMemory | None:
     from hanse.trainers.memory import budget, fitting_width, training_memory
 
     example = next(samples(simulation.dataset, task))
-    work = simulation.strategy.local_work(1)
+    work = simulation.local_work(1)
     memory = training_memory(task, work, example.x, example.y, precision=settings.precision)
     limit, width = budget(settings.device), 1
     if settings.use == "vectorised":

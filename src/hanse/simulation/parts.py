@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from hanse.core.local_work import LocalWork
 from hanse.core.protocols import Strategy, Task
 from hanse.data.federated import FederatedDataset
 from hanse.data.schema import DataSchema
@@ -57,12 +58,23 @@ class Simulation:
         """
         if self.privacy is None:
             return None
-        return settle_privacy(self.privacy, self.pipeline, self.settings, self.task, self.population())
+        return settle_privacy(
+            self.privacy,
+            self.pipeline,
+            self.settings,
+            self.task,
+            self.population(),
+            prescribed=self.strategy.local_work,
+        )
 
     def settled(self) -> Simulation:
         """The simulation with its pipeline and settings as privacy demands."""
         found = self.settled_privacy
         return self if found is None else replace(self, pipeline=found.pipeline, settings=found.settings, privacy=None)
+
+    def local_work(self, round_number: int) -> LocalWork:
+        """What clients are asked to do in a round: as the strategy prescribes, and as privacy demands."""
+        return self.settled().pipeline.protected(self.strategy.local_work(round_number))
 
 
 def bind_task(task: Any, dataset: FederatedDataset) -> Task:

@@ -26,7 +26,7 @@ def with_chosen_trainer(simulation: Simulation, note: Callable[[str], None]) -> 
     if trainer.use != "auto":
         return simulation
     if trainer.device.startswith("cpu") and trainer.precision == "float32":
-        use, why = worth_compiling(simulation.task, simulation.strategy.local_work(1), _num_steps(simulation))
+        use, why = worth_compiling(simulation.task, simulation.local_work(1), _num_steps(simulation))
     else:
         use, why = "standard", "compiled steps run on the CPU in float32"
     note(f"trainer: auto chose {use}: {why}")
@@ -46,7 +46,7 @@ def warm_up(simulation: Simulation, note: Callable[[str], None]) -> None:
     if engine.trainer.use != "compiled" or engine.workers == 1:
         return
     trainer, _ = make_trainer(task, engine.trainer, note=note)
-    work = simulation.strategy.local_work(1)
+    work = simulation.local_work(1)
     examples = max(samples(simulation.dataset, task), key=len)  # whole batches are what is compiled
     whole = task.init_params(simulation.settings.seed)
     job = LocalJob(client="", examples=lambda: examples, start=whole, received=_received(simulation, whole), seed=0)
@@ -68,7 +68,7 @@ def _received(simulation: Simulation, whole: Params) -> Mapping[str, Params]:
 def _num_steps(simulation: Simulation) -> float:
     """Local steps of all rounds, if all are like the first."""
     settings, population = simulation.settings, simulation.population()
-    work = simulation.strategy.local_work(1)
+    work = simulation.local_work(1)
     sizes = dict(zip(population.clients, population.sizes, strict=True))
     cohort = settings.cohort.select(population, 1, stream(settings.seed, "cohort", 1))
     return settings.rounds * sum(work.num_steps(int(sizes[client])) for client in cohort if sizes[client])

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from hanse.core import messages as core
 from hanse.core.errors import DataError, HanseError, RefusedError, RunError
+from hanse.core.local_work import LocalWork
 from hanse.core.protocols import Task
 from hanse.data.federated import FederatedDataset
 from hanse.data.schema import DataSchema
@@ -26,9 +27,11 @@ from hanse.federation.protocol import DescribeOrder, DescriptionReply, Layout, P
 from hanse.federation.written_work import WorkReader
 from hanse.jobs.job import Job, job_from_values
 from hanse.jobs.parts import JobParts, build_parts
+from hanse.pipeline.dp_sgd import DPSGD
 from hanse.rounds.client_runtime import ClientRuntime
 from hanse.rounds.kept_vectors import KeptInFolder
 from hanse.rounds.privacy.client_noise import SYSTEM_NOISE
+from hanse.rounds.privacy.example_guard import ExampleGuard
 from hanse.rounds.privacy.local import with_local_noise
 from hanse.rounds.tensor_files import write_atomically
 from hanse.simulation.checks import check_samples
@@ -85,6 +88,7 @@ class JobRun:
         self._parts: JobParts | None = None
         self._data: SiteData | None = None
         self._runtime: ClientRuntime | None = None
+        self._guarded: ExampleGuard | None = None
         self._mine: frozenset[str] = frozenset()
         self.read_work = WorkReader(self._policy.admit)
 
@@ -98,7 +102,7 @@ class JobRun:
         self._agree(order.submitter, Cohort(sites=order.sites, clients=order.clients))
         dataset, task = self._open(order.layout)
         trainer, chosen = make_trainer(task, self._built().trainer)
-        trainer.check(self._built().pipeline.restricted(self._built().strategy.local_work(1)))
+        trainer.check(self._asked())
         check_samples(dataset, task)
         self._note(chosen)
         # asked before round 1 alone: what lies here was kept in an earlier run of this name, at another coordinator
@@ -119,10 +123,46 @@ class JobRun:
             return DataError(f"site `{self._place.site}` has no client `{client[:200]}`")
         reasons = self._policy.closed(self._clock())
         if isinstance(phase, core.TrainPhase) and self._runtime is not None:
-            reasons += self._policy.work_refusals(phase.work, self._runtime.dataset.num_examples(client))
+            num_examples = self._runtime.dataset.num_examples(client)
+            reasons += self._policy.work_refusals(phase.work, num_examples)
+            reasons += self._unprotected(phase, num_examples)
         if isinstance(phase, core.EvaluatePhase):
             reasons += self._policy.evaluation_refusals(phase.split)
+        if not isinstance(phase, core.TrainPhase) and self._guard() is not None:
+            reasons.append(
+                "the job promises privacy to single examples, and this question is about them, without noise"
+            )
         return RefusedError("; ".join(reasons)) if reasons else None
+
+    def _unprotected(self, phase: core.TrainPhase, num_examples: int) -> list[str]:
+        guard = self._guard()
+        if guard is not None:
+            return guard.refusals(phase.round, phase.work, num_examples)
+        if phase.work.example_privacy is not None:
+            return ["this work hides single examples, and the job promises nothing of the kind"]
+        return []
+
+    def _guard(self) -> ExampleGuard | None:
+        """What the site holds the coordinator to, where the job promises privacy to examples."""
+        parts = self._built()
+        if parts.privacy is None or parts.privacy.unit != "example":
+            return None
+        if self._guarded is None:
+            task: Any = parts.task
+            self._guarded = ExampleGuard.check(
+                parts.privacy, parts.pipeline, parts.settings, parts.strategy.local_work, task
+            )
+        return self._guarded
+
+    def _asked(self) -> LocalWork:
+        """What clients will be asked in the first round; how much noise there is to be, nobody has said yet."""
+        parts = self._built()
+        pipeline = parts.pipeline
+        if self._guard() is not None:
+            assert parts.privacy is not None
+            assert isinstance(parts.privacy.mechanism, DPSGD)
+            pipeline = replace(pipeline, example_privacy=parts.privacy.mechanism.in_steps(1.0))
+        return pipeline.restricted(pipeline.protected(parts.strategy.local_work(1)))
 
     def _agree(self, submitter: str, cohort: Cohort) -> None:
         reasons = self._policy.refusals(self._values, submitter, cohort, self._clock())

@@ -212,7 +212,13 @@ class LiveRun:
         check_timely(parts.privacy, parts.federation)
         # every site has the job's seed, from which cohorts follow, and who watches is told them: sampling hides nothing
         private = settle_privacy(
-            parts.privacy, parts.pipeline, parts.settings, task, settled.population(), amplified=False
+            parts.privacy,
+            parts.pipeline,
+            parts.settings,
+            task,
+            settled.population(),
+            prescribed=parts.strategy.local_work,
+            amplified=False,
         )
         account = RunPrivacy(private, self._bureau.ledger, run=self._run.id, simulated=False)
         return replace(parts, pipeline=private.pipeline, settings=private.settings, privacy=None), account

@@ -44,7 +44,7 @@ class RunPrivacy:
         self.settled = settled
         self._run = run
         self._simulated = simulated
-        self._ledger = PrivacyLedger(ledger, scope=scope_of(run), budget=settled.budget)
+        self._ledger = PrivacyLedger(ledger, scope=scope_of(run), budget=settled.budget, neighbours=settled.neighbours)
         self._attempts = Counter(entry.key.round for entry in self._ledger.entries())
         self._guard = None if settled.limits is None else ParticipationGuard(settled.limits)
         seed = settled.settings.seed
@@ -70,7 +70,8 @@ class RunPrivacy:
         if self._guard is not None:
             self._guard.admit(number, cohort)
         if self.settled.local:
-            self._charge(number)
+            every = 1 if self.settled.examples is None else self.settled.examples.every
+            self._charge(number - (number - 1) % every)
 
     def in_round(self, pipeline: Pipeline, number: int) -> Pipeline:
         """The pipeline with a round's noise, where that depends on other rounds' noise."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from hanse.core.errors import PrivacyError
 from hanse.core.protocols import Task
 from hanse.pipeline.correlated import CorrelatesRounds
+from hanse.pipeline.dp_sgd import DPSGD
+from hanse.pipeline.mechanism import Mechanism
 from hanse.pipeline.pipeline import Pipeline
 from hanse.privacy.events import Event
 from hanse.rounds.privacy.budgeting import check_budget
 from hanse.rounds.privacy.central import settle_central
 from hanse.rounds.privacy.correlated import settle_correlated
+from hanse.rounds.privacy.examples import Prescribed, check_examples, settle_examples
 from hanse.rounds.privacy.local import randomising_stage, with_local_noise
 from hanse.rounds.privacy.releases import check_releases, quiet
 from hanse.rounds.privacy.settings import PrivacySettings
@@ -25,6 +28,7 @@ def settle_privacy(
     task: Task,
     population: Population,
     *,
+    prescribed: Prescribed,
     amplified: bool = True,
 ) -> SettledPrivacy:
     """Put the mechanism into the pipeline, with as much noise as the budget asks for.
@@ -35,19 +39,30 @@ def settle_privacy(
       settings: The round loop's.
       task: What is learned.
       population: Everybody who may be selected.
-      amplified: Whether nobody who gets models can tell who took part, so that sampling makes a round cost less.
+      prescribed: What the strategy has clients do in a round.
+      amplified: Whether cohorts are the loop's alone: nobody who gets models can tell who took part, so that sampling
+        makes a round cost less, and nobody but the loop can ask clients.
 
     Raises:
       PipelineError: The pipeline's parts do not go together with a mechanism.
       PrivacyError: Something else in the job would tell of clients, or the budget can't be kept.
     """
-    check_releases(settings, task)
+    if privacy.unit == "example":
+        check_examples(privacy, pipeline, settings, prescribed, task)
+        return settle_examples(privacy, pipeline, settings, prescribed, population, limited=amplified)
+    check_releases(settings, task, unit="client")
     if privacy.mechanism is None:
         return _local(privacy, pipeline, settings)
     if randomising_stage(pipeline) is not None:
         raise PrivacyError(
             "privacy: a mechanism at the server, and a stage that adds noise at the clients, which needs none",
             hint="leave one of them out",
+        )
+    if not isinstance(privacy.mechanism, Mechanism):
+        raise PrivacyError(
+            f'privacy: unit = "client", and {type(privacy.mechanism).__name__} makes no sum of updates private'
+            + (": it hides single examples in clients' own steps" if isinstance(privacy.mechanism, DPSGD) else ""),
+            hint='use unit = "example"; or mechanism = { use = "gaussian" }',
         )
     if isinstance(privacy.mechanism, CorrelatesRounds):
         return settle_correlated(privacy, privacy.mechanism, pipeline, settings, len(population.clients))
@@ -60,8 +75,8 @@ def check_timely(privacy: PrivacySettings, federation: FederationSettings) -> No
     Raises:
       PrivacyError: It would not be.
     """
-    if privacy.mechanism is None:
-        return
+    if privacy.mechanism is None or privacy.unit == "example":
+        return  # the noise is the same whoever takes part, and each round is charged in full
     name = type(privacy.mechanism).__name__
     for setting, wrong, wanted in (
         ("over_select", federation.over_select > 1, "over_select = 1"),

@@ -9,9 +9,31 @@ from hanse.pipeline.pipeline import Pipeline
 from hanse.privacy.accountant import Spent, account, round_grid
 from hanse.privacy.budget import Budget
 from hanse.privacy.events import Event, LocalEpsilon, Repeated
+from hanse.privacy.neighbours import Neighbours
 from hanse.privacy.participation import Participation
 from hanse.rounds.privacy.local import randomising_stage
+from hanse.rounds.privacy.settings import Unit
+from hanse.rounds.privacy.steps import ClientSteps
 from hanse.rounds.settings import RoundSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleClaim:
+    """What a run that hides examples costs whom.
+
+    Args:
+      every: Rounds in which a client takes part once at most; they are charged together, before the first.
+      client: The one whose examples it costs most.
+      steps: That client's, in a round.
+      most: Epsilon of that client's examples after all rounds; None without a delta.
+      least: Epsilon at the client that it costs least.
+    """
+
+    every: int
+    client: str
+    steps: ClientSteps
+    most: float | None
+    least: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +49,7 @@ class SettledPrivacy:
       delta: At which epsilon is told; None where there is none.
       factorisation: How the rounds' noise hangs together; None where each round's is its own.
       limits: How often a client takes part, where privacy relies on it.
+      examples: What is promised to single examples; None where whole clients are protected.
     """
 
     pipeline: Pipeline
@@ -37,6 +60,12 @@ class SettledPrivacy:
     delta: float | None
     factorisation: Factorisation | None = None
     limits: Participation | None = None
+    examples: ExampleClaim | None = None
+
+    @property
+    def unit(self) -> Unit:
+        """Who is protected."""
+        return "client" if self.examples is None else "example"
 
     @property
     def local(self) -> bool:
@@ -44,8 +73,15 @@ class SettledPrivacy:
         return self.pipeline.mechanism is None
 
     @property
+    def neighbours(self) -> Neighbours | None:
+        """The relation to account under; None lets the events decide."""
+        return neighbours_by(self.unit)
+
+    @property
     def noise_multiplier(self) -> float:
-        """Of the mechanism, or of the stage at the clients."""
+        """Of the mechanism, of the stage at the clients, or of their steps."""
+        if self.pipeline.example_privacy is not None:
+            return self.pipeline.example_privacy.noise_multiplier
         noisy = self.pipeline.mechanism or randomising_stage(self.pipeline)
         assert noisy is not None
         assert noisy.noise_multiplier is not None
@@ -53,7 +89,9 @@ class SettledPrivacy:
 
     def planned(self) -> Spent | None:
         """What all rounds cost together; None without a delta that they need."""
-        return None if self._untold else account([self._whole(self.rounds)], delta=self.delta)
+        if self._untold:
+            return None
+        return account([self._whole(self.rounds)], delta=self.delta, neighbours=self.neighbours)
 
     def curve(self, *, points: int = 6) -> list[tuple[int, float]]:
         """Rounds, and epsilon after them; empty without a delta that they need."""
@@ -67,4 +105,14 @@ class SettledPrivacy:
         return self.delta is None and not isinstance(self.event, LocalEpsilon)
 
     def _whole(self, rounds: int) -> Event:
-        return self.event if self.factorisation is not None else Repeated(event=self.event, count=rounds)
+        if self.factorisation is not None:
+            return self.event
+        return Repeated(event=self.event, count=rounds if self.examples is None else -(-rounds // self.examples.every))
+
+
+def neighbours_by(unit: str) -> Neighbours | None:
+    """The relation to account under for a unit; None lets the events decide.
+
+    How many examples a client has is public, so an example is not taken away: it counts for nothing.
+    """
+    return "zero-out-one" if unit == "example" else None

@@ -13,6 +13,7 @@ from hanse.privacy.budget import Budget
 from hanse.privacy.events import LocalEpsilon
 from hanse.privacy.ledger import PrivacyLedger
 from hanse.rounds.privacy.run import LEDGER, scope_of
+from hanse.rounds.privacy.settled import neighbours_by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +57,13 @@ def spent_by_round(folder: Path, name: str, job: Mapping[str, Any], *, delta: fl
     values = said.get("budget")
     budget = Budget(**values) if isinstance(values, Mapping) else None
     at = delta if delta is not None else budget.delta if budget is not None else said.get("delta")
-    ledger = PrivacyLedger(folder / LEDGER, scope=scope_of(name))
+    unit = str(said.get("unit", "client"))
+    ledger = PrivacyLedger(folder / LEDGER, scope=scope_of(name), neighbours=neighbours_by(unit))
     entries = ledger.entries()
     if at is None and not all(isinstance(entry.event, LocalEpsilon) for entry in entries):
         raise PrivacyError("no delta to tell epsilon at", hint="give --delta, for example --delta 1e-5")
     return PrivacyAccount(
-        unit=str(said.get("unit", "client")),
+        unit=unit,
         budget=budget,
         delta=None if at is None else float(at),
         releases=len(entries),
