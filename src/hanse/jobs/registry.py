@@ -66,6 +66,7 @@ NAMES: Mapping[Kind, Mapping[str, str]] = {
     },
     "mechanism": {
         "banded": "hanse.pipeline.correlated:BandedNoise",
+        "distributed": "hanse.pipeline.distributed:DistributedNoise",
         "gaussian": "hanse.pipeline.gaussian:CentralGaussian",
         "tree": "hanse.pipeline.correlated:TreeNoise",
     },

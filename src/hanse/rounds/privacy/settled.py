@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hanse.pipeline.correlated import Factorisation
+from hanse.pipeline.distributed import DistributedNoise
 from hanse.pipeline.pipeline import Pipeline
 from hanse.privacy.accountant import Spent, account, round_grid
 from hanse.privacy.budget import Budget
@@ -27,6 +28,7 @@ class SettledPrivacy:
       delta: At which epsilon is told; None where there is none.
       factorisation: How the rounds' noise hangs together; None where each round's is its own.
       limits: How often a client takes part, where privacy relies on it.
+      shares: The mechanism, where clients add noise in shares.
     """
 
     pipeline: Pipeline
@@ -37,16 +39,17 @@ class SettledPrivacy:
     delta: float | None
     factorisation: Factorisation | None = None
     limits: Participation | None = None
+    shares: DistributedNoise | None = None
 
     @property
     def local(self) -> bool:
-        """Whether clients add the noise, and not the server."""
-        return self.pipeline.mechanism is None
+        """Whether each client's report is private by itself."""
+        return self.pipeline.mechanism is None and self.shares is None
 
     @property
     def noise_multiplier(self) -> float:
         """Of the mechanism, or of the stage at the clients."""
-        noisy = self.pipeline.mechanism or randomising_stage(self.pipeline)
+        noisy = self.pipeline.mechanism or self.shares or randomising_stage(self.pipeline)
         assert noisy is not None
         assert noisy.noise_multiplier is not None
         return noisy.noise_multiplier
