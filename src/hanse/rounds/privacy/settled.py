@@ -47,6 +47,11 @@ class SettledPrivacy:
         return self.pipeline.mechanism is None and self.shares is None
 
     @property
+    def needs_secure_sum(self) -> bool:
+        """Whether the server is shown more than what is private: replies with a share of the noise, one by one."""
+        return self.shares is not None and not getattr(self.pipeline.aggregator, "hides_replies", False)
+
+    @property
     def noise_multiplier(self) -> float:
         """Of the mechanism, or of the stage at the clients."""
         noisy = self.pipeline.mechanism or self.shares or randomising_stage(self.pipeline)
