@@ -113,9 +113,12 @@ NAMES: Mapping[Kind, Mapping[str, str]] = {
     },
     "strategy": {
         "cyclic": "hanse.strategies.cyclic:CyclicTransfer",
+        "fedadagrad": "hanse.strategies.fedadagrad:FedAdagrad",
+        "fedadam": "hanse.strategies.fedadam:FedAdam",
         "fedavg": "hanse.strategies.fedavg:FedAvg",
         "fedprox": "hanse.strategies.fedprox:FedProx",
         "fedsgd": "hanse.strategies.fedsgd:FedSGD",
+        "fedyogi": "hanse.strategies.fedyogi:FedYogi",
         "local_only": "hanse.strategies.local_only:LocalOnly",
     },
     "task": {
