@@ -6,6 +6,7 @@ A site settles this by itself, from the job alone, as it does for local noise.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from hanse.core.errors import PipelineError, PrivacyError
@@ -26,7 +27,8 @@ from hanse.rounds.selection import Everyone, Fixed, Uniform
 from hanse.rounds.settings import RoundSettings
 
 _FEWEST = 2  # of one client's noise there are no shares: that is local privacy
-_MOST_ROUNDING = 2.0  # rounding at most doubles the squared sensitivity
+_MOST_STRETCHED = math.sqrt(2)  # by rounding, in which case the noise is as well
+_MOST_BITS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,22 +94,27 @@ def settle_distributed(
 
     hidden = amplified and mechanism.secret_cohorts and num_clients is not None
 
-    def event(noise: float) -> Event:
+    def event(shares: _Shares, noise: float) -> Event:
         released = shares.event(noise)
         return sampled(settings, num_clients or cohort, released) if hidden else released
 
-    noise = mechanism.noise_multiplier
-    if noise is None:
-        noise = calibrated(privacy.budget, lambda z: Repeated(event=event(z), count=settings.rounds))
-    elif privacy.budget is not None:
-        check_budget(privacy.budget, event(noise), settings.rounds)
-    _check_modulus(shares, noise)
+    def settle(shares: _Shares) -> float:
+        """The noise multiplier."""
+        noise = mechanism.noise_multiplier
+        if noise is None:
+            noise = calibrated(privacy.budget, lambda z: Repeated(event=event(shares, z), count=settings.rounds))
+        return noise
+
+    _check_modulus(shares, settle)
+    noise = settle(shares)
+    if mechanism.noise_multiplier is not None and privacy.budget is not None:
+        check_budget(privacy.budget, event(shares, noise), settings.rounds)
     whole = with_mechanism(pipeline, mechanism, float(cohort))
     rotate = Rotate(block=BLOCK)
     return SettledPrivacy(
         pipeline=replace(whole, mechanism=None, stages=(*pipeline.stages, rotate, shares.stage(noise))),
         settings=replace(quiet(settings), min_clients=max(settings.min_clients, surely)),
-        event=event(noise),
+        event=event(shares, noise),
         rounds=settings.rounds,
         budget=privacy.budget,
         delta=privacy.at_delta,
@@ -193,26 +200,32 @@ def _shares(mechanism: DistributedNoise, pipeline: Pipeline, spec: ParamSpec, co
     )
 
 
-def _check_modulus(shares: _Shares, noise: float) -> None:
+def _check_modulus(shares: _Shares, settle: Callable[[_Shares], float]) -> None:
     """Refuse a grid so coarse that rounding would be what most of the noise is for.
 
     Raises:
       PrivacyError: It is; the message says the bits that are needed.
     """
 
-    def blown_up(bits: int) -> float:
+    def stretched(bits: int) -> float:
+        """How many times as long as the clip a rounded update may be."""
+        tried = replace(shares, mechanism=replace(shares.mechanism, bits=bits))
         try:
-            stage = replace(shares, mechanism=replace(shares.mechanism, bits=bits)).stage(noise)
+            stage = tried.stage(settle(tried))
         except PrivacyError:
+            if shares.mechanism.noise_multiplier is None and bits == _MOST_BITS:
+                raise  # not for want of bits
             return math.inf
-        return stage.norm_squared * (stage.granularity / shares.norm) ** 2
+        return math.sqrt(stage.norm_squared) * stage.granularity / shares.norm
 
     bits = shares.mechanism.bits
-    if blown_up(bits) <= _MOST_ROUNDING:
+    found = stretched(bits)
+    if found <= _MOST_STRETCHED:
         return
-    needed = next((b for b in range(bits + 1, 25) if blown_up(b) <= _MOST_ROUNDING), None)
+    needed = next((b for b in range(bits + 1, _MOST_BITS + 1) if stretched(b) <= _MOST_STRETCHED), None)
+    rounded = f"{found:.3g} times" if math.isfinite(found) else "arbitrarily many times"
     raise PrivacyError(
         f"{bits} bits are too few for sums of {shares.cohort:,} clients with their noise: in steps so coarse, rounding "
-        f"makes a client's {shares.dimension:,} elements up to {math.sqrt(blown_up(bits)):.3g} times as long as the clip",
+        f"makes an update of {shares.dimension:,} elements {rounded} as long as the clip, and noise has to grow with it",
         hint=f"use bits = {needed} or more" if needed else "use a smaller cohort, or less noise: 24 bits are the most",
     )
