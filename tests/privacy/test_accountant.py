@@ -212,7 +212,7 @@ def test_nothing_released_costs_nothing() -> None:
 
 
 def test_renyi_steps_in_and_says_why() -> None:
-    grid = DiscreteGaussian(stddev=100, l2_sensitivity=100, l1_sensitivity=300, dimension=9)
+    grid = DiscreteGaussian(stddev=3, l2_sensitivity=3, l1_sensitivity=9, dimension=9)
     spent = account(PoissonSampled(rate=0.1, event=grid), delta=1e-5)
     assert (spent.method, "PoissonSampled(DiscreteGaussian)" in spent.reason) == ("rdp", True)
     assert account(sampled(0.1, 1), delta=1e-15).method == "rdp"
@@ -229,7 +229,7 @@ def test_many_kinds_of_releases_are_left_to_renyi() -> None:
 
 def test_discrete_gaussian_is_accounted_as_concentrated() -> None:
     """One share: rho = (D2 / sigma)^2 / 2, as dp-accounting's zCDP event."""
-    event = DiscreteGaussian(stddev=50, l2_sensitivity=20, l1_sensitivity=60, dimension=9)
+    event = DiscreteGaussian(stddev=2.5, l2_sensitivity=1, l1_sensitivity=3, dimension=9)
     reference = dp_accounting.rdp.RdpAccountant(ORDERS).compose(dp_accounting.dp_event.ZCDpEvent(0.5 * 0.4**2))
     assert epsilon(event, 1e-6) == pytest.approx(reference.get_epsilon(1e-6), rel=1e-12)
 
@@ -305,14 +305,14 @@ def test_renyi_conversions_agree() -> None:
         assert renyi_delta(divergences, renyi_epsilon(divergences, at)) == pytest.approx(at, rel=1e-6)
 
 
-GRID = DiscreteGaussian(stddev=60, l2_sensitivity=20, l1_sensitivity=20, dimension=1)
+GRID = DiscreteGaussian(stddev=3, l2_sensitivity=1, l1_sensitivity=1, dimension=1)  # too coarse to be near a Gaussian
 LATTICE = Skellam(variance=3600, l2_sensitivity=20, l1_sensitivity=20)
 
 
 @pytest.mark.parametrize(
     ("event", "alike"),
     [
-        # what it is near to, in a form that has a tighter way: the discrete mechanisms approach a Gaussian of 60 / 20
+        # what it is near to, in a form that has a tighter way: the discrete mechanisms approach a Gaussian of 3
         (PoissonSampled(rate=0.1, event=GRID), sampled(0.1, 3)),
         (PoissonSampled(rate=0.1, event=Repeated(event=LATTICE, count=4)), sampled(0.1, 1.5)),
         (

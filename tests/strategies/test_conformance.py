@@ -8,9 +8,12 @@ import pytest
 
 from hanse.core.local_work import LocalWork
 from hanse.strategies.cyclic import CyclicTransfer
+from hanse.strategies.fedadagrad import FedAdagrad
+from hanse.strategies.fedadam import FedAdam
 from hanse.strategies.fedavg import FedAvg
 from hanse.strategies.fedprox import FedProx
 from hanse.strategies.fedsgd import FedSGD
+from hanse.strategies.fedyogi import FedYogi
 from hanse.strategies.local_only import LocalOnly
 from hanse.testing import check_strategy
 
@@ -24,6 +27,10 @@ from hanse.testing import check_strategy
         FedProx(mu=0.0),
         FedProx(mu=0.1),
         FedSGD(),
+        FedAdam(),
+        FedAdam(noise_corrected=True, weighting="uniform"),
+        FedYogi(),
+        FedAdagrad(),
         LocalOnly(),
         CyclicTransfer(),
     ],

@@ -20,6 +20,11 @@ _RELATIONS = {
     "zero-out-one": "one sends nothing",
 }
 
+_SHARES = (
+    "Clients added the noise in shares: this holds towards whoever sees sums alone. Under a plain `sum` the server sees "
+    "each reply, with a share of the noise; towards it a secure sum is needed."
+)
+
 
 def privacy_table(account: PrivacyAccount) -> RenderableType:
     """What a run has spent after some of its rounds, the last among them."""
@@ -45,6 +50,8 @@ def privacy_table(account: PrivacyAccount) -> RenderableType:
     elif account.local:
         how = f"By {last.method}: {last.reason}."
         note = f"Of one {account.unit}'s own reports in place of any others, whoever reads them. {how}"
+    if account.shares:
+        note += f" {_SHARES}"
     if set(account.by_round) == {0}:
         note += " Noise hangs together over all rounds: charged once, before the first."
     return Group(Text(title, style="bold"), table, Text(note, style="dim"))
@@ -63,6 +70,8 @@ def planned_lines(settled: SettledPrivacy) -> list[tuple[str, str]]:
     whom = ", of one client's reports, whoever reads them" if settled.local else ""
     if settled.examples is not None:
         whom = ", of one example, towards everybody but its client"
+    if settled.needs_secure_sum:
+        whom = ", towards whoever sees sums alone; not towards the server, which the plain `sum` shows each reply"
     lines.append(("privacy", f"ε{at} by rounds: {told}{once}{whom}{budget}"))
     return lines if settled.examples is None else [*lines, ("costs most", _costliest(settled.examples))]
 
@@ -95,6 +104,14 @@ def _noise(settled: SettledPrivacy) -> str:
         return f"multiplier {noise:.4g}, added by each client to its own report"
     clip: Any = settled.pipeline.clipping
     scale = noise * clip.sensitivity
+    if settled.shares is not None:
+        stage: Any = settled.pipeline.stages[-1]
+        n, cohort = settled.settings.min_clients, settled.pipeline.aggregator.expected  # type: ignore[attr-defined]
+        return (
+            f"multiplier {noise:.4g} in shares of clients, {n} of {cohort:g} of them sure: standard deviation {scale:.4g} "
+            f"on the sum, for a clip of {clip.sensitivity:g}; whole numbers of {stage.bits} bits, in units of "
+            f"{stage.granularity:.3g}"
+        )
     if settled.factorisation is None:
         return f"multiplier {noise:.4g}: standard deviation {scale:.4g} on the sum, for a clip of {clip.sensitivity:g}"
     limits, last = settled.factorisation.event(noise), settled.factorisation.prefix_variances()[-1]

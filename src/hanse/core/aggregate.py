@@ -20,6 +20,8 @@ class Aggregate:
       divisor: What the vectors still have to be divided by, `Σ a_k` for a sum; the pipeline does so once all stages
         have finished.
       measured: Numbers that stages have taken from it, by name, for the round's record.
+      noise_stddev: Standard deviation of the noise that privacy has added to each element of the delta, in the delta's
+        unit; 0 where there is none, None where it is not known or not the same for all elements.
     """
 
     delta: Params
@@ -28,3 +30,4 @@ class Aggregate:
     extras: Mapping[str, Params] = field(default_factory=dict)
     divisor: float = 1.0
     measured: Mapping[str, float] = field(default_factory=dict)
+    noise_stddev: float | None = 0.0

@@ -301,6 +301,23 @@ class Randomises(Protocol):
         ...
 
 
+@runtime_checkable
+class SharesNoise(Protocol):
+    """A stage by which clients add noise in shares: the sum of enough encodings is private, a single one hardly.
+
+    Its `encode` is given randomness of the operating system, unless the run is a simulation.
+    """
+
+    def release_of_sum(self, num_shares: int, dimension: int) -> Any:
+        """What a sum is, for an accountant: a value of `hanse.privacy.events`.
+
+        Args:
+          num_shares: Clients whose noise is surely in it.
+          dimension: Elements.
+        """
+        ...
+
+
 class Transport(Protocol):
     """Moves phases to clients and replies back."""
 

@@ -67,6 +67,7 @@ NAMES: Mapping[Kind, Mapping[str, str]] = {
     "mechanism": {
         "banded": "hanse.pipeline.correlated:BandedNoise",
         "dp_sgd": "hanse.pipeline.dp_sgd:DPSGD",
+        "distributed": "hanse.pipeline.distributed:DistributedNoise",
         "gaussian": "hanse.pipeline.gaussian:CentralGaussian",
         "tree": "hanse.pipeline.correlated:TreeNoise",
     },
@@ -113,9 +114,12 @@ NAMES: Mapping[Kind, Mapping[str, str]] = {
     },
     "strategy": {
         "cyclic": "hanse.strategies.cyclic:CyclicTransfer",
+        "fedadagrad": "hanse.strategies.fedadagrad:FedAdagrad",
+        "fedadam": "hanse.strategies.fedadam:FedAdam",
         "fedavg": "hanse.strategies.fedavg:FedAvg",
         "fedprox": "hanse.strategies.fedprox:FedProx",
         "fedsgd": "hanse.strategies.fedsgd:FedSGD",
+        "fedyogi": "hanse.strategies.fedyogi:FedYogi",
         "local_only": "hanse.strategies.local_only:LocalOnly",
     },
     "task": {

@@ -76,6 +76,11 @@ class Clip:
         return True
 
     @property
+    def isometric(self) -> bool:
+        """True: an aggregate is left as it is."""
+        return True
+
+    @property
     def needs_uniform_weights(self) -> bool:
         """False: weighed or not, an update is bounded; a private run asks for more itself."""
         return False

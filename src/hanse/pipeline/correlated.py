@@ -185,7 +185,8 @@ class ReleasedRound:
             vector.with_vector(vector.numpy() + part)
             for vector, part in zip(vectors, np.split(noise, ends), strict=True)
         ]
-        return replace(total, delta=noisy[0], extras=dict(zip(names, noisy[1:], strict=True)))
+        # whatever rounds before and after have of it: nobody should reckon with one round's alone
+        return replace(total, noise_stddev=None, delta=noisy[0], extras=dict(zip(names, noisy[1:], strict=True)))
 
 
 def _check_noise(noise_multiplier: float | None) -> None:

@@ -63,6 +63,7 @@ class CentralGaussian:
 
         return replace(
             total,
+            noise_stddev=std,
             delta=noisy("", total.delta),
             extras={name: noisy(name, vector) for name, vector in sorted(total.extras.items())},
         )

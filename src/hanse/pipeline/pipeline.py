@@ -293,6 +293,8 @@ class Pipeline:
             if self.mechanism is not None and i == self._clip:
                 aggregate = self.mechanism.release(_told_by_all(aggregate, self._clipping), self._clipping, sources[-1])
             aggregate = self.stages[i].finish(replace(aggregate, measured={}), sources[i])
+            if aggregate.noise_stddev and not getattr(self.stages[i], "isometric", False):
+                aggregate = replace(aggregate, noise_stddev=None)
             measured |= {f"{i}.{name}": value for name, value in aggregate.measured.items()}
         aggregate = replace(_divided(aggregate, spec), measured=measured)
         if self.mechanism is None:
@@ -362,4 +364,5 @@ def _divided(aggregate: Aggregate, spec: ParamSpec | None) -> Aggregate:
         delta=over(aggregate.delta, wanted),
         extras={name: over(vector, wanted) for name, vector in aggregate.extras.items()},
         divisor=1.0,
+        noise_stddev=aggregate.noise_stddev and aggregate.noise_stddev / by,
     )

@@ -54,6 +54,15 @@ class Rotate:
         """False."""
         return False
 
+    @property
+    def isometric(self) -> bool:
+        """True: noise that is the same in all directions stays so."""
+        return True
+
+    def block_of(self, size: int) -> int:
+        """How many elements of a vector of `size` are rotated together."""
+        return _split(size, self.block)[0]
+
     def in_round(self, given: StageRound) -> Stage:
         """With this round's signs."""
         return replace(self, _given=given)

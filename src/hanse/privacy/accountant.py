@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hanse.core.errors import PrivacyError
@@ -24,6 +24,7 @@ from hanse.privacy.events import Event, Gaussian, Laplace, LocalEpsilon, Repeate
 from hanse.privacy.flatten import Flat, flatten
 from hanse.privacy.gaussian_curve import gaussian_delta, gaussian_epsilon
 from hanse.privacy.loss_distributions import has_distribution, loss_distribution, resolution_for
+from hanse.privacy.near_gaussian import near_gaussian
 from hanse.privacy.neighbours import Neighbours
 from hanse.privacy.renyi import renyi_delta, renyi_divergences, renyi_epsilon
 
@@ -158,17 +159,15 @@ def _delta(flat: Flat, epsilon: float) -> Spent:
         return Spent(epsilon=epsilon, delta=1.0, method="none", reason=flat.non_private, neighbours=flat.neighbours)
     if not flat.parts or _pure_epsilon(flat) <= epsilon:
         return Spent(epsilon=epsilon, delta=0.0, method="pure", reason="epsilons add up", neighbours=flat.neighbours)
-    method, reason, resolution = _method(flat, _SMALLEST_PLD_DELTA)
-    if method == "exact":
-        value = gaussian_delta(_only_gaussian(flat), epsilon)
-    elif method == "pld":
-        composed = loss_distribution(flat.parts, flat.neighbours, resolution=resolution)
-        value = float(composed.get_delta_for_epsilon(epsilon))
-        if value < _SMALLEST_PLD_DELTA:
-            method, reason = "rdp", f"delta is below {_SMALLEST_PLD_DELTA:g}, where rounding errors are not small"
-    if method == "rdp":
-        value = renyi_delta(renyi_divergences(flat.parts, flat.neighbours), epsilon)
-    return Spent(epsilon=epsilon, delta=min(1.0, value), method=method, reason=reason, neighbours=flat.neighbours)
+    found = _delta(flat, epsilon)
+    near = near_gaussian(flat, found.delta, highest=epsilon) if 0 < found.delta < 1 else None
+    if near is None or near.extra > epsilon:
+        return found
+    other = _delta(near.flat, epsilon - near.extra)
+    total = near.factor * other.delta + near.spare
+    if total >= found.delta:
+        return found
+    return replace(other, epsilon=epsilon, delta=total, reason=_nearly(other.reason, near.extra))
 
 
 def epsilon_by_round(event: Event, rounds: Sequence[int], *, delta: float | None) -> tuple[Spent, ...]:
@@ -219,6 +218,38 @@ def _settled(flat: Flat, delta: float) -> Spent | None:
 
 
 def _epsilon(flat: Flat, delta: float) -> Spent:
+    found = _as_it_is(flat, delta)
+    near = near_gaussian(flat, delta, highest=found.epsilon)
+    if near is None:
+        return found
+    other = _as_it_is(near.flat, (delta - near.spare) / near.factor)
+    total = other.epsilon + near.extra
+    if total >= found.epsilon:
+        return found
+    return replace(other, epsilon=total, delta=delta, reason=_nearly(other.reason, near.extra))
+
+
+def _nearly(reason: str, extra: float) -> str:
+    return f"{reason}; discrete Gaussian noise so fine is Gaussian, but for {extra:.1g} of epsilon"
+
+
+def _delta(flat: Flat, epsilon: float) -> Spent:
+    """The delta at an epsilon, noise accounted for as what it is."""
+    method, reason, resolution = _method(flat, _SMALLEST_PLD_DELTA)
+    if method == "exact":
+        value = gaussian_delta(_only_gaussian(flat), epsilon)
+    elif method == "pld":
+        composed = loss_distribution(flat.parts, flat.neighbours, resolution=resolution)
+        value = float(composed.get_delta_for_epsilon(epsilon))
+        if value < _SMALLEST_PLD_DELTA:
+            method, reason = "rdp", f"delta is below {_SMALLEST_PLD_DELTA:g}, where rounding errors are not small"
+    if method == "rdp":
+        value = renyi_delta(renyi_divergences(flat.parts, flat.neighbours), epsilon)
+    return Spent(epsilon=epsilon, delta=min(1.0, value), method=method, reason=reason, neighbours=flat.neighbours)
+
+
+def _as_it_is(flat: Flat, delta: float) -> Spent:
+    """The epsilon at a delta, noise accounted for as what it is."""
     method, reason, resolution = _method(flat, delta)
     if method == "exact":
         value = gaussian_epsilon(_only_gaussian(flat), delta)

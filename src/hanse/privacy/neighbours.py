@@ -7,7 +7,8 @@
 | replace-one | with one unit replaced by any other | 2 C |
 
 Poisson sampling is analysed under the first two, sampling of fixed size under the third, correlated noise under the
-second (a unit's place in the schedule is not hidden) and, with doubled sensitivity, the third. A purely local report
+second (a unit's place in the schedule is not hidden) and, with doubled sensitivity, the third. So are sums with noise in
+shares, of which a unit that is not there would take one away. A purely local report
 protects against replacement as it stands.
 """
 
@@ -20,15 +21,21 @@ from hanse.core.errors import PrivacyError, did_you_mean
 from hanse.privacy.events import (
     Composed,
     CorrelatedGaussian,
+    DiscreteGaussian,
     Disjoint,
     Event,
     FixedSizeSampled,
     LocalEpsilon,
     PoissonSampled,
     Repeated,
+    Skellam,
 )
 
 Neighbours = Literal["add-or-remove-one", "zero-out-one", "replace-one"]
+
+
+class _Shares:
+    """Stands for noise to which each unit adds its share."""
 
 
 def neighbours_of(events: Iterable[Event]) -> Neighbours:
@@ -52,7 +59,7 @@ def neighbours_of(events: Iterable[Event]) -> Neighbours:
         return "replace-one"
     if kinds == {LocalEpsilon}:
         return "replace-one"
-    return "zero-out-one" if kinds & {CorrelatedGaussian, LocalEpsilon} else "add-or-remove-one"
+    return "zero-out-one" if kinds & {CorrelatedGaussian, LocalEpsilon, _Shares} else "add-or-remove-one"
 
 
 def check_neighbours(relation: Neighbours, events: Iterable[Event]) -> None:
@@ -79,7 +86,7 @@ def check_neighbours(relation: Neighbours, events: Iterable[Event]) -> None:
             )
 
 
-def _kinds(event: Event) -> set[type[Event]]:
+def _kinds(event: Event) -> set[type]:
     if isinstance(event, Composed):
         return set().union(*(_kinds(part) for part in event.events))
     if isinstance(event, Disjoint):
@@ -88,4 +95,6 @@ def _kinds(event: Event) -> set[type[Event]]:
         return _kinds(event.event)
     if isinstance(event, PoissonSampled | FixedSizeSampled):
         return {type(event)} | _kinds(event.event)
+    if isinstance(event, Skellam) or (isinstance(event, DiscreteGaussian) and event.num_shares > 1):
+        return {type(event), _Shares}
     return {type(event)}

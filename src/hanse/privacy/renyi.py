@@ -186,7 +186,7 @@ def discrete_gaussian_divergence(event: DiscreteGaussian, order: float, *, stret
         return math.inf
     spread = math.sqrt(n) * sigma
     d1, d2 = stretch * event.l1_sensitivity / spread, stretch * event.l2_sensitivity / spread
-    tau = _tau(n, sigma)
+    tau = share_distance(n, sigma)
     half = order / 2
     return min(
         half * d2**2 + tau * event.dimension,
@@ -196,7 +196,16 @@ def discrete_gaussian_divergence(event: DiscreteGaussian, order: float, *, stret
 
 
 @lru_cache(maxsize=64)
-def _tau(shares: int, sigma: float) -> float:
+def share_distance(shares: int, sigma: float) -> float:
+    """tau: how far logarithms of probabilities of a sum of shares are from one discrete Gaussian's of the same variance.
+
+    Args:
+      shares: n, >= 1.
+      sigma: Of one share, >= 1/2.
+
+    References:
+      Kairouz, Liu, Steinke 2021, arXiv:2102.06387, corollary 12.
+    """
     k = np.arange(1, shares)
     return 10 * float(np.exp(-2 * (math.pi * sigma) ** 2 * k / (k + 1)).sum())
 

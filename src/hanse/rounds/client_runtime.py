@@ -25,7 +25,7 @@ from hanse.core.messages import (
     Update,
 )
 from hanse.core.params import Params, ParamSpec
-from hanse.core.protocols import Randomises, Task
+from hanse.core.protocols import Randomises, SharesNoise, Task
 from hanse.core.randomness import derive_seed, stream
 from hanse.data.examples import Examples
 from hanse.data.federated import FederatedDataset, SplitName
@@ -184,7 +184,7 @@ class ClientRuntime:
         )
         rngs: Iterable[np.random.Generator] = (
             generator(self._noise.key("stage", phase.round, result.client, i))
-            if isinstance(stage, Randomises)
+            if isinstance(stage, Randomises | SharesNoise)
             else stream(self._seed, "stage", phase.round, result.client, i)
             for i, stage in enumerate(self._pipeline.stages)
         )

@@ -13,7 +13,7 @@ from hanse.aggregators.sum import Sum
 from hanse.core.errors import NonFiniteUpdateError
 from hanse.core.messages import Update
 from hanse.core.params import Params, ParamSpec
-from hanse.core.protocols import ChangesLayout, Randomises, Stage
+from hanse.core.protocols import ChangesLayout, Randomises, SharesNoise, Stage
 from hanse.core.randomness import stream
 from hanse.pipeline.pipeline import Pipeline, PipelineRound
 from hanse.testing.fakes import make_update
@@ -98,7 +98,9 @@ def _check_halves(stage: Stage, update: Update, key: int) -> None:
     require(
         fingerprint(_encode(stage, update, key)) == marks, f"{name}.encode draws randomness from elsewhere than `rng`"
     )
-    private = isinstance(stage, Randomises)  # tells nothing beside its noisy numbers, so every client has one example
+    private = isinstance(
+        stage, Randomises | SharesNoise
+    )  # tells nothing beside its noisy numbers, so every client has one example
     for label in ("client", "round") if private else ("client", "round", "num_examples"):
         require(getattr(sent, label) == getattr(update, label), f"{name}.encode changed the update's {label}")
     require(

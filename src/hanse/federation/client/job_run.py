@@ -31,6 +31,7 @@ from hanse.pipeline.dp_sgd import DPSGD
 from hanse.rounds.client_runtime import ClientRuntime
 from hanse.rounds.kept_vectors import KeptInFolder
 from hanse.rounds.privacy.client_noise import SYSTEM_NOISE
+from hanse.rounds.privacy.distributed import with_shares
 from hanse.rounds.privacy.example_guard import ExampleGuard
 from hanse.rounds.privacy.local import with_local_noise
 from hanse.rounds.tensor_files import write_atomically
@@ -181,6 +182,8 @@ class JobRun:
         pipeline = parts.pipeline
         if parts.privacy is not None and parts.privacy.mechanism is None:
             pipeline = with_local_noise(pipeline, parts.privacy.budget, parts.settings.rounds)
+        elif parts.privacy is not None:
+            pipeline = with_shares(parts.privacy, pipeline, parts.settings, task)
         self._runtime = ClientRuntime(
             dataset, task, trainer, pipeline, seed=parts.settings.seed, kept=kept, noise=SYSTEM_NOISE
         )

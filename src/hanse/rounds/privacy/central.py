@@ -38,7 +38,7 @@ def settle_central(
 
     def event(noise: float, numbers: Sequence[float] = told) -> Event:
         released = mechanism.with_noise(noise).event(numbers)
-        return _sampled(settings, num_clients, released) if amplified else released
+        return sampled(settings, num_clients, released) if amplified else released
 
     noise = mechanism.noise_multiplier
     if noise is None:
@@ -88,7 +88,8 @@ def expected_cohort(settings: RoundSettings, population: int) -> float:
     )
 
 
-def _sampled(settings: RoundSettings, population: int, event: Event) -> Event:
+def sampled(settings: RoundSettings, population: int, event: Event) -> Event:
+    """What a release costs towards who does not know which clients were asked."""
     cohort = settings.cohort
     if isinstance(cohort, Poisson) and cohort.rate < 1:
         return PoissonSampled(rate=cohort.rate, event=event)

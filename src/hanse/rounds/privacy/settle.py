@@ -5,6 +5,7 @@ from __future__ import annotations
 from hanse.core.errors import PrivacyError
 from hanse.core.protocols import Task
 from hanse.pipeline.correlated import CorrelatesRounds
+from hanse.pipeline.distributed import DistributedNoise
 from hanse.pipeline.dp_sgd import DPSGD
 from hanse.pipeline.mechanism import Mechanism
 from hanse.pipeline.pipeline import Pipeline
@@ -12,6 +13,7 @@ from hanse.privacy.events import Event
 from hanse.rounds.privacy.budgeting import check_budget
 from hanse.rounds.privacy.central import settle_central
 from hanse.rounds.privacy.correlated import settle_correlated
+from hanse.rounds.privacy.distributed import settle_distributed
 from hanse.rounds.privacy.examples import Prescribed, check_examples, settle_examples
 from hanse.rounds.privacy.local import randomising_stage, with_local_noise
 from hanse.rounds.privacy.releases import check_releases, quiet
@@ -55,9 +57,13 @@ def settle_privacy(
         return _local(privacy, pipeline, settings)
     if randomising_stage(pipeline) is not None:
         raise PrivacyError(
-            "privacy: a mechanism at the server, and a stage that adds noise at the clients, which needs none",
+            "privacy: a mechanism for sums, and a stage that makes each client's report private, which needs none",
             hint="leave one of them out",
         )
+    if isinstance(privacy.mechanism, DistributedNoise):
+        spec = task.init_params(settings.seed).spec
+        known = len(population.clients) if amplified else None  # no site knows it, and all must settle the same
+        return settle_distributed(privacy, privacy.mechanism, pipeline, settings, spec, known, amplified=amplified)
     if not isinstance(privacy.mechanism, Mechanism):
         raise PrivacyError(
             f'privacy: unit = "client", and {type(privacy.mechanism).__name__} makes no sum of updates private'

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hanse.pipeline.correlated import Factorisation
+from hanse.pipeline.distributed import DistributedNoise
 from hanse.pipeline.pipeline import Pipeline
 from hanse.privacy.accountant import Spent, account, round_grid
 from hanse.privacy.budget import Budget
@@ -50,6 +51,7 @@ class SettledPrivacy:
       factorisation: How the rounds' noise hangs together; None where each round's is its own.
       limits: How often a client takes part, where privacy relies on it.
       examples: What is promised to single examples; None where whole clients are protected.
+      shares: The mechanism, where clients add noise in shares.
     """
 
     pipeline: Pipeline
@@ -67,10 +69,17 @@ class SettledPrivacy:
         """Who is protected."""
         return "client" if self.examples is None else "example"
 
+    shares: DistributedNoise | None = None
+
     @property
     def local(self) -> bool:
-        """Whether clients add the noise, and not the server."""
-        return self.pipeline.mechanism is None
+        """Whether each client's report is private by itself."""
+        return self.pipeline.mechanism is None and self.shares is None
+
+    @property
+    def needs_secure_sum(self) -> bool:
+        """Whether the server is shown more than what is private: replies with a share of the noise, one by one."""
+        return self.shares is not None and not getattr(self.pipeline.aggregator, "hides_replies", False)
 
     @property
     def neighbours(self) -> Neighbours | None:
@@ -82,7 +91,7 @@ class SettledPrivacy:
         """Of the mechanism, of the stage at the clients, or of their steps."""
         if self.pipeline.example_privacy is not None:
             return self.pipeline.example_privacy.noise_multiplier
-        noisy = self.pipeline.mechanism or randomising_stage(self.pipeline)
+        noisy = self.pipeline.mechanism or self.shares or randomising_stage(self.pipeline)
         assert noisy is not None
         assert noisy.noise_multiplier is not None
         return noisy.noise_multiplier

@@ -27,7 +27,8 @@ class PrivacyAccount:
       releases: How many there were; one that was made again after a crash with new noise counts again.
       by_round: What was spent after some rounds, the last one among them; round 0 alone where all rounds were charged
         together.
-      local: Whether clients added the noise themselves.
+      local: Whether each client's report is private by itself.
+      shares: Whether clients added noise in shares, which is private in sums alone.
     """
 
     unit: str
@@ -36,6 +37,7 @@ class PrivacyAccount:
     releases: int
     by_round: Mapping[int, Spent]
     local: bool = False
+    shares: bool = False
 
 
 def spent_by_round(folder: Path, name: str, job: Mapping[str, Any], *, delta: float | None = None) -> PrivacyAccount:
@@ -69,4 +71,5 @@ def spent_by_round(folder: Path, name: str, job: Mapping[str, Any], *, delta: fl
         releases=len(entries),
         by_round=ledger.spent_by_round(name, delta=None if at is None else float(at)),
         local=said.get("mechanism", "none") == "none",
+        shares=isinstance(said.get("mechanism"), Mapping) and said["mechanism"].get("use") == "distributed",
     )

@@ -1,0 +1,41 @@
+"""Whole numbers modulo 2ᵇ: what sums of clients' numbers are made of, however many there are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def residue_type(bits: int) -> str:
+    """The element type in which residues of so many bits travel: unsigned integers of 8, 16 or 32 bits."""
+    return "uint8" if bits <= 8 else "uint16" if bits <= 16 else "uint32"
+
+
+def as_residues(whole: np.ndarray, bits: int) -> np.ndarray:
+    """Whole numbers modulo 2ᵇ, `[n]` of `residue_type`.
+
+    >>> as_residues(np.array([-1, 5]), 4)
+    array([15,  5], dtype=uint8)
+    """
+    residues: np.ndarray = (whole.astype(np.int64, copy=False) & ((1 << bits) - 1)).astype(residue_type(bits))
+    return residues
+
+
+def centred(residues: np.ndarray, bits: int) -> np.ndarray:
+    """The numbers in [-2ᵇ⁻¹, 2ᵇ⁻¹) that have these residues, or whose sums have: `int64[n]`.
+
+    Args:
+      residues: Whole numbers of any type, exact (in float64: below 2^53).
+      bits: b.
+
+    >>> centred(np.array([15.0, 5.0, 31.0]), 4)
+    array([-1,  5, -1])
+    """
+    modulus = 1 << bits
+    whole = residues.astype(np.int64) & (modulus - 1)
+    whole[whole >= modulus // 2] -= modulus
+    return whole
+
+
+def most_bits(count: int) -> int:
+    """With how many bits a sum of `count` residues is still exact in float64."""
+    return 53 - count.bit_length()
