@@ -17,7 +17,7 @@ from hanse.core.random_bytes import RandomBytes
 from hanse.secagg.graph import Graph
 from hanse.secagg.hkdf import hkdf_sha256
 from hanse.secagg.identity import Sign, Verify
-from hanse.secagg.key_agreement import agree, public_key
+from hanse.secagg.key_agreement import KEY_BYTES, AgreementKey
 from hanse.secagg.layout import Words
 from hanse.secagg.mask_stream import SEED_BYTES, SignedSeed, apply_masks
 from hanse.secagg.messages import (
@@ -118,7 +118,9 @@ class ClientSession:
         self._phase = Phase.START
         self._words: Words | None = None
         self._commitment = b""
-        self._mask_key = self._seal_key = self._seed = b""
+        self._seed = self._private = b""
+        self._mask_key: AgreementKey | None = None
+        self._seal_key: AgreementKey | None = None
         self._advert: Advert | None = None
         self._joined: _Joined | None = None
 
@@ -173,8 +175,9 @@ class ClientSession:
 
     def _advertise(self, invitation: Invitation) -> Advert:
         self._commitment = invitation.commitment
-        self._mask_key, self._seal_key = self._source.draw(32), self._source.draw(32)
-        mask, sealing = public_key(self._mask_key), public_key(self._seal_key)
+        self._private = self._source.draw(KEY_BYTES)
+        self._mask_key, self._seal_key = AgreementKey(self._private), AgreementKey(self._source.draw(KEY_BYTES))
+        mask, sealing = self._mask_key.public, self._seal_key.public
         text = advert_text(
             self._terms.digest, self._commitment, self._client, mask_key=mask, seal_key=sealing
         )
@@ -196,7 +199,7 @@ class ClientSession:
         self._seed = self._source.draw(SEED_BYTES)
         holders = graph.holders(me)
         shares = make_shares(
-            self._seed, self._mask_key, holders, threshold=graph.degree.shares, source=self._source
+            self._seed, self._private, holders, threshold=graph.degree.shares, source=self._source
         )
         of = dict(zip(holders.tolist(), shares, strict=True))
         self._joined = _Joined(digest, roster, me, graph, neighbours, of[me], keys)
@@ -230,8 +233,9 @@ class ClientSession:
     def _keys_with(self, advert: Advert, number: int, me: int, digest: bytes) -> tuple[bytes, bytes]:
         if not self._verify(advert.client, signed_text(advert, self._commitment), advert.signature):
             refuse(self._phase, SERVER, f"the keys of `{advert.client}` are not signed by its identity")
+        assert self._seal_key is not None
         try:
-            low, high = pair_keys(agree(self._seal_key, advert.seal_key), digest)
+            low, high = pair_keys(self._seal_key.agree(advert.seal_key), digest)
         except ValueError:
             refuse(self._phase, SERVER, f"the keys of `{advert.client}` agree on nothing secret")
         return (low, high) if me < number else (high, low)
@@ -256,13 +260,15 @@ class ClientSession:
         self._terms.layout.reduce(words)
         joined.sharers = inbox.sharers
         joined.boxes = dict(zip(senders, inbox.boxes, strict=True))
-        self._mask_key = self._seed = b""  # from here on neighbours alone can open them
+        self._private = self._seed = b""
+        self._mask_key = self._seal_key = None  # from here on neighbours alone can open them
         self._phase = Phase.INPUTS
         return MaskedInput(self._terms.digest, self._client, self._terms.layout.pack(words))
 
     def _pair_seed(self, number: int) -> SignedSeed:
         joined = self._in_roster()
         theirs = joined.roster.adverts[number].mask_key
+        assert self._mask_key is not None
         try:
             return pair_seed(self._mask_key, theirs, joined.digest, subtract=joined.me > number)
         except ValueError:
@@ -353,11 +359,12 @@ class ClientSession:
 
     def _close(self, phase: Phase) -> None:
         """Forget every secret."""
-        self._mask_key = self._seal_key = self._seed = b""
+        self._private = self._seed = b""
+        self._mask_key = self._seal_key = None
         self._words = self._joined = None
         self._phase = phase
 
 
-def pair_seed(private: bytes, public: bytes, roster: bytes, *, subtract: bool) -> SignedSeed:
+def pair_seed(private: AgreementKey, public: bytes, roster: bytes, *, subtract: bool) -> SignedSeed:
     """The seed of a pair's mask; raises `ValueError` where the public key agrees on nothing secret."""
-    return SignedSeed(hkdf_sha256(agree(private, public), roster, b"hanse secagg mask", length=SEED_BYTES), subtract)
+    return SignedSeed(hkdf_sha256(private.agree(public), roster, b"hanse secagg mask", length=SEED_BYTES), subtract)

@@ -30,6 +30,8 @@ from functools import lru_cache
 GRINDING_BITS = 40
 """log2 of the number of rosters that a lying server is thought to try while clients wait for one."""
 
+_MOST_NEIGHBOURS = 1024  # more are no sparse graph
+
 
 @dataclass(frozen=True)
 class Degree:
@@ -66,7 +68,7 @@ def sparse_degree(
     each_secrecy = secrecy - math.log(num_clients)
     each_correct = -eta * math.log(2) - math.log(num_clients)
     others = num_clients - 1
-    for k in range(2, others, 2):
+    for k in range(2, min(others, _MOST_NEIGHBOURS + 1), 2):
         if not active and log_disconnected(num_clients, bad + num_clients - survivors, k) > secrecy:
             continue
         most_corrupt = _quantile(others, bad, k, each_secrecy)

@@ -11,7 +11,7 @@ from hanse.core.errors import MessageRefusedError, SumAbandonedError
 from hanse.core.random_bytes import RandomBytes
 from hanse.secagg.client import ClientSession
 from hanse.secagg.identity import RehearsedIdentities
-from hanse.secagg.messages import ToClient, ToServer
+from hanse.secagg.messages import Inbox, ToClient, ToServer
 from hanse.secagg.phase import Phase
 from hanse.secagg.server import SecureTotal, ServerSession
 from hanse.secagg.terms import Terms
@@ -59,15 +59,16 @@ def sum_in_process(
     identities = RehearsedIdentities(sorted(inputs), source("identities"))
     server = ServerSession(terms, inputs, verify=identities.verify, source=source("server"), threads=threads)
     sessions = {}
-    for name, values in sorted(inputs.items()):
+    for name in sorted(inputs):
         sessions[name] = ClientSession(
             terms, name, sign=identities.sign_for(name), verify=identities.verify, source=source(name), threads=threads
         )
-        sessions[name].set_input(values)
     refused: list[MessageRefusedError] = []
     while not server.is_done:
         for name, message in sorted(server.advance().items()):
             try:
+                if isinstance(message, Inbox):
+                    sessions[name].set_input(inputs[name])
                 answer = _answer(sessions[name], message)
                 if answer is not None and carry is not None:
                     answer = carry(name, server.phase, answer)

@@ -9,32 +9,40 @@ KEY_BYTES = 32
 """Bytes of a private key, of a public key, and of a shared secret."""
 
 
-def public_key(private: bytes) -> bytes:
-    """The public half of a private key of 32 bytes (which are clamped as RFC 7748 says).
+class AgreementKey:
+    """A private key, ready for many agreements: making one costs as much as an agreement. `repr` does not show it.
+
+    Args:
+      private: 32 bytes, which are clamped as RFC 7748 says.
 
     References:
       Langley, Hamburg, Turner 2016, RFC 7748, sections 5 and 6.1.
     """
-    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+    def __init__(self, private: bytes) -> None:
+        self._key = X25519PrivateKey.from_private_bytes(private)
+        self.public = self._key.public_key().public_bytes_raw()
+
+    def agree(self, public: bytes) -> bytes:
+        """The shared secret, 32 bytes; not uniform, so it goes through `hkdf_sha256` before use.
+
+        Raises:
+          ValueError: `public` has another length, or is one of the few points that give everybody the same secret.
+        """
+        return self._key.exchange(X25519PublicKey.from_public_bytes(public))
 
 
-def agree(private: bytes, public: bytes) -> bytes:
-    """The shared secret, 32 bytes; not uniform, so it goes through `hkdf_sha256` before use.
-
-    Raises:
-      ValueError: `public` has another length, or is one of the few points that give everybody the same secret.
-    """
-    return X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
+_PROBE = AgreementKey(bytes(range(KEY_BYTES)))
 
 
 def is_usable(public: bytes) -> bool:
     """Whether agreeing with this public key gives a secret at all.
 
-    >>> is_usable(bytes(32)), is_usable(public_key(bytes(range(32))))
+    >>> is_usable(bytes(32)), is_usable(AgreementKey(bytes(range(32))).public)
     (False, True)
     """
     try:
-        agree(bytes(range(KEY_BYTES)), public)
+        _PROBE.agree(public)
     except ValueError:
         return False
     return True

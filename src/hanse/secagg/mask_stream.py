@@ -26,7 +26,7 @@ CHUNK_BYTES = 1 << 19
 """Key stream made at a time, by default: it and the words that it is added to fit a core's cache."""
 
 _BLOCK = 16
-_ZEROS = bytes(CHUNK_BYTES)
+_ZEROS = memoryview(bytes(CHUNK_BYTES))
 
 
 @dataclass(frozen=True)

@@ -89,10 +89,11 @@ def lagrange_at_zero(points: np.ndarray) -> np.ndarray:
     return _antilog()[exponents % (PRIME - 1)]
 
 
-def pack(symbols: np.ndarray) -> bytes:
-    """Symbols of a share as bytes: 16 bits each, then a bit each that says which are 2^16."""
-    high = symbols >> 16
-    return (symbols & 0xFFFF).astype("<u2").tobytes() + np.packbits(high.astype(np.uint8), bitorder="little").tobytes()
+def pack(rows: np.ndarray) -> list[bytes]:
+    """Each row's symbols as bytes: 16 bits each, then a bit each that says which are 2^16."""
+    low = np.ascontiguousarray((rows & 0xFFFF).astype("<u2")).view(np.uint8)
+    high = np.packbits((rows >> 16).astype(np.uint8), axis=1, bitorder="little")
+    return [row.tobytes() for row in np.concatenate([low, high], axis=1)]
 
 
 def packed_bytes(count: int) -> int:
@@ -100,15 +101,18 @@ def packed_bytes(count: int) -> int:
     return 2 * count + -(-count // 8)
 
 
-def unpack(packed: bytes, count: int) -> np.ndarray | None:
-    """The symbols that `pack` made these bytes of; None where it never makes such."""
-    if len(packed) != packed_bytes(count):
+def unpack(packed: list[bytes], count: int) -> np.ndarray | None:
+    """The rows of `count` symbols that `pack` made these bytes of; None where it never makes such."""
+    size = packed_bytes(count)
+    if any(len(row) != size for row in packed):
         return None
-    low = np.frombuffer(packed[: 2 * count], dtype="<u2").astype(np.int64)
-    bits = np.unpackbits(np.frombuffer(packed[2 * count :], dtype=np.uint8), bitorder="little").astype(np.int64)
-    if bits[count:].any() or (low[bits[:count] == 1] != 0).any():
+    rows = np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(len(packed), size)
+    low = np.ascontiguousarray(rows[:, : 2 * count]).view("<u2").astype(np.int64)
+    bits = np.unpackbits(rows[:, 2 * count :], axis=1, bitorder="little").astype(np.int64)
+    high = bits[:, :count]
+    if bits[:, count:].any() or (low * high).any():  # 2^16 has no low bits
         return None
-    return low + (bits[:count] << 16)
+    return low + (high << 16)
 
 
 def _reduced(numbers: np.ndarray) -> np.ndarray:

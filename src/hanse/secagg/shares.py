@@ -33,12 +33,10 @@ class Share:
 
     @staticmethod
     def unpacked(packed: bytes) -> Share | None:
-        """Both halves again; None where they are no shares."""
+        """Both halves again; None where their length is wrong."""
         cut = shamir.packed_bytes(SEED_SYMBOLS)
-        seed, key = packed[:cut], packed[cut:]
-        if shamir.unpack(seed, SEED_SYMBOLS) is None or shamir.unpack(key, KEY_SYMBOLS) is None:
-            return None
-        return Share(seed, key)
+        right = len(packed) == cut + shamir.packed_bytes(KEY_SYMBOLS)
+        return Share(packed[:cut], packed[cut:]) if right else None
 
     def digests(self, roster: bytes, owner: int, holder: int) -> bytes:
         """What the owner publishes of this share: 16 bytes for each half."""
@@ -52,12 +50,11 @@ def make_shares(
     """A share for each holder (by number, from 0), such that `threshold` of them open either secret."""
     symbols = np.concatenate([shamir.symbols_of(seed), shamir.symbols_of(private)])
     rows = shamir.split(symbols, holders + 1, threshold, source)  # the point 0 is the secret's own
-    return [Share(shamir.pack(row[:SEED_SYMBOLS]), shamir.pack(row[SEED_SYMBOLS:])) for row in rows]
+    of_seed, of_key = shamir.pack(rows[:, :SEED_SYMBOLS]), shamir.pack(rows[:, SEED_SYMBOLS:])
+    return [Share(*halves) for halves in zip(of_seed, of_key, strict=True)]
 
 
 def open_secret(holders: np.ndarray, halves: list[bytes], *, symbols: int) -> bytes | None:
     """The secret from as many halves as its threshold; None where they make none."""
-    rows = [shamir.unpack(half, symbols) for half in halves]
-    if any(row is None for row in rows):
-        return None
-    return shamir.secret_of(shamir.combine(holders + 1, np.stack([row for row in rows if row is not None])))
+    rows = shamir.unpack(halves, symbols)
+    return None if rows is None else shamir.secret_of(shamir.combine(holders + 1, rows))

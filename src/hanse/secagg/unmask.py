@@ -15,7 +15,7 @@ import numpy as np
 
 from hanse.secagg.client import pair_seed
 from hanse.secagg.graph import Graph
-from hanse.secagg.key_agreement import public_key
+from hanse.secagg.key_agreement import AgreementKey
 from hanse.secagg.layout import Layout, Words
 from hanse.secagg.mask_stream import SignedSeed, apply_masks
 from hanse.secagg.messages import Roster, Unmasking
@@ -127,7 +127,7 @@ def _secret(opening: Opening, owner: int, halves: Mapping[int, list[tuple[int, b
 def _is_committed(opening: Opening, owner: int, secret: bytes) -> bool:
     if opening.survivors[owner]:
         return seed_digest(opening.digest, owner, secret) == opening.published[owner].commitment
-    return public_key(secret) == opening.roster.adverts[owner].mask_key
+    return AgreementKey(secret).public == opening.roster.adverts[owner].mask_key
 
 
 def _masks_of(opening: Opening, owner: int, secret: bytes) -> Iterator[SignedSeed]:
@@ -135,10 +135,11 @@ def _masks_of(opening: Opening, owner: int, secret: bytes) -> Iterator[SignedSee
     if opening.survivors[owner]:
         yield SignedSeed(secret, subtract=True)
         return
+    private = AgreementKey(secret)
     for other in opening.around[owner]:
         if other != owner and opening.survivors[other]:  # the other one added its mask if its number is the lower
             key = opening.roster.adverts[other].mask_key
-            yield pair_seed(secret, key, opening.digest, subtract=other < owner)
+            yield pair_seed(private, key, opening.digest, subtract=other < owner)
 
 
 def _name(opening: Opening, number: int) -> str:
