@@ -20,6 +20,9 @@ prints both and exits with `exit_code`; it never shows a traceback for these.
     │   │   ├── SpecMismatchError
     │   │   └── EncodingError          what a stage is to decode was never encoded by it
     │   ├── TooFewClientsError
+    │   ├── SecureSumError             in a secure sum: whose message, in which phase
+    │   │   ├── MessageRefusedError        one message; costs its sender, not the sum
+    │   │   └── SumAbandonedError          too few are left; nothing was revealed
     │   └── WorkerLostError
     ├── StorageError               5   the run folder: not writable, full, damaged
     │   ├── RunNotFoundError
@@ -163,6 +166,30 @@ class EncodingError(UpdateError):
 
 class TooFewClientsError(RunError):
     """Fewer clients answered than `min_clients` asks for."""
+
+
+class SecureSumError(RunError):
+    """Something went wrong in a secure sum.
+
+    Args:
+      message: As for every `HanseError`.
+      client: Whose message or share it was; ``server`` for the server's; empty where nobody is to blame.
+      phase: In which phase of the protocol.
+      hint: As for every `HanseError`.
+    """
+
+    def __init__(self, message: str, *, client: str = "", phase: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.client = client
+        self.phase = phase
+
+
+class MessageRefusedError(SecureSumError):
+    """A message of a secure sum is malformed, repeated, out of turn, forged or asks too much; it changed nothing."""
+
+
+class SumAbandonedError(SecureSumError):
+    """Too few clients are left for a secure sum, or a share is wrong and can't be replaced; nothing was revealed."""
 
 
 class WorkerLostError(RunError):

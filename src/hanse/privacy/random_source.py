@@ -11,18 +11,18 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from hanse.core.errors import PrivacyError
+from hanse.core.random_bytes import uniform_below
 
 KEY_BYTES = 32
 """Length of a key of `KeyedRandomness`."""
 
 _LARGEST_BELOW = 1 << 62
 _PIECE = 1 << 20  # normals made at a time from OS bytes: bounded memory
-_WIDTHS: tuple[Any, ...] = (np.uint8, np.uint16, np.uint32, np.uint64)
 
 
 class RandomSource(Protocol):
@@ -163,20 +163,7 @@ def _normals(draw: Callable[[int], bytes], size: int) -> np.ndarray:
 
 
 def _below(draw: Callable[[int], bytes], limit: int, size: int) -> np.ndarray:
-    """Exactly uniform numbers from bytes: take just enough bits, and throw away what is too large."""
+    """`uniform_below`, with a limit that is in range."""
     if not 1 <= limit <= _LARGEST_BELOW:
         raise PrivacyError(f"a uniform number below {limit} is out of range; the limit is at most 2^62")
-    bits = (limit - 1).bit_length()
-    if bits == 0:
-        return np.zeros(size, dtype=np.int64)
-    width = next(kind for kind in _WIDTHS if bits <= 8 * np.dtype(kind).itemsize)
-    item = np.dtype(width).itemsize
-    shift = width(8 * item - bits)
-    kept: list[np.ndarray] = []
-    missing = size
-    while missing > 0:
-        wanted = missing + missing // 8 + 8 if limit == 1 << bits else int(missing * (1 << bits) / limit * 1.05) + 8
-        numbers = np.frombuffer(draw(item * min(wanted, _PIECE)), dtype=width) >> shift
-        kept.append(numbers[numbers < limit].astype(np.int64)[:missing])
-        missing -= len(kept[-1])
-    return np.concatenate(kept) if kept else np.zeros(0, dtype=np.int64)
+    return uniform_below(draw, limit, size)

@@ -1,0 +1,63 @@
+"""Who signs and who verifies: sites' identity keys in a federation, keys from the seed in a simulation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+
+import hanse.secagg.library  # noqa: F401 - says what to install
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from hanse.core.random_bytes import RandomBytes
+
+Sign = Callable[[bytes], bytes]
+"""An Ed25519 signature, 64 bytes, of a text, by the client's own identity key."""
+
+Verify = Callable[[str, bytes, bytes], bool]
+"""Whether (client, text, signature) belong together, by what is known of that client's identity.
+
+What this knows is what the protocol trusts. Where the coordinator says which key is whose, a lying coordinator can put
+clients of its own into a cohort; a site that knows its peers' keys from elsewhere verifies against those.
+"""
+
+
+class RehearsedIdentities:
+    """Identity keys for clients in one process, from a source; each signature is verified once and remembered.
+
+    Args:
+      clients: Their names.
+      source: Of the private keys.
+    """
+
+    def __init__(self, clients: Iterable[str], source: RandomBytes) -> None:
+        self._private = {name: Ed25519PrivateKey.from_private_bytes(source.draw(32)) for name in clients}
+        self._public: dict[str, Ed25519PublicKey] = {}
+        self._known: dict[bytes, bool] = {}
+
+    def sign_for(self, client: str) -> Sign:
+        """What signs for one client."""
+        return self._private[client].sign
+
+    def verify(self, client: str, text: bytes, signature: bytes) -> bool:
+        """As `Verify`."""
+        private = self._private.get(client)
+        if private is None:
+            return False
+        key = hashlib.blake2b(text, key=hashlib.sha256(client.encode() + signature).digest()).digest()
+        if key not in self._known:
+            public = self._public.setdefault(client, private.public_key())
+            self._known[key] = verifies(public, text, signature)
+        return self._known[key]
+
+
+def verifies(public: Ed25519PublicKey, text: bytes, signature: bytes) -> bool:
+    """Whether the signature is this key's, of this text.
+
+    References:
+      Josefsson, Liusvaara 2017, RFC 8032.
+    """
+    try:
+        public.verify(signature, text)
+    except InvalidSignature:
+        return False
+    return True

@@ -1,0 +1,128 @@
+"""Masks: a seed of 128 bits expanded by AES-128 in counter mode, and added to words chunk by chunk.
+
+All parts of a layout lie one behind the other in one key stream, each from a whole AES block on, so that any chunk can
+be made without those before it: a few hundred kilobytes at a time stay in the processor's cache, whatever the number
+of seeds, and chunks can be shared out among threads. A seed belongs to one pair of clients (or one client) in one
+session, so the counter starts at zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+import hanse.secagg.library  # noqa: F401 - says what to install
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from hanse.secagg.layout import Layout, Words
+
+SEED_BYTES = 16
+"""Length of a seed: an AES-128 key."""
+
+CHUNK_BYTES = 1 << 19
+"""Key stream made at a time, by default: it and the words that it is added to fit a core's cache."""
+
+_BLOCK = 16
+_ZEROS = memoryview(bytes(CHUNK_BYTES))
+
+
+@dataclass(frozen=True)
+class SignedSeed:
+    """A seed whose mask is to be added, or taken off."""
+
+    seed: bytes
+    subtract: bool = False
+
+
+@dataclass(frozen=True)
+class _Slice:
+    part: str
+    start: int
+    stop: int
+    at: int  # byte in the chunk
+    dtype: np.dtype[np.unsignedinteger]
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    block: int
+    nbytes: int
+    slices: tuple[_Slice, ...]
+
+
+def key_stream(seed: bytes, nbytes: int, *, first_block: int = 0) -> np.ndarray:
+    """`nbytes` of AES-128-CTR's key stream from a block on, `uint8[nbytes]`.
+
+    References:
+      Dworkin 2001, NIST SP 800-38A, section 6.5; FIPS 197.
+    """
+    stream = np.empty(nbytes + _BLOCK, dtype=np.uint8)
+    _fill(stream, seed, nbytes, first_block)
+    return stream[:nbytes]
+
+
+def apply_masks(words: Words, layout: Layout, seeds: Sequence[SignedSeed], *, threads: int = 1) -> None:
+    """Add (or subtract) the masks of all seeds to the words, in place, modulo each word's size.
+
+    Memory beyond the words is one chunk a thread. The outcome does not depend on `threads`.
+    """
+    chunks = _plan(layout, CHUNK_BYTES)
+    if threads <= 1 or len(chunks) == 1:
+        stream = np.empty(CHUNK_BYTES + _BLOCK, dtype=np.uint8)
+        for chunk in chunks:
+            _apply(words, chunk, seeds, stream)
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="hanse-masks") as pool:
+        own = [chunks[first::threads] for first in range(threads)]
+        list(pool.map(lambda mine: _apply_all(words, mine, seeds), own))
+
+
+def _apply_all(words: Words, chunks: Sequence[_Chunk], seeds: Sequence[SignedSeed]) -> None:
+    stream = np.empty(CHUNK_BYTES + _BLOCK, dtype=np.uint8)
+    for chunk in chunks:
+        _apply(words, chunk, seeds, stream)
+
+
+def _apply(words: Words, chunk: _Chunk, seeds: Sequence[SignedSeed], stream: np.ndarray) -> None:
+    pairs = [
+        (words[cut.part][cut.start : cut.stop], _view(stream, cut)) for cut in chunk.slices
+    ]  # the stream is filled anew for each seed, and these views see it
+    for signed in seeds:
+        _fill(stream, signed.seed, chunk.nbytes, chunk.block)
+        operation = np.subtract if signed.subtract else np.add
+        for target, mask in pairs:
+            operation(target, mask, out=target)
+
+
+def _view(stream: np.ndarray, cut: _Slice) -> np.ndarray:
+    return stream[cut.at : cut.at + (cut.stop - cut.start) * cut.dtype.itemsize].view(cut.dtype)
+
+
+def _fill(stream: np.ndarray, seed: bytes, nbytes: int, first_block: int) -> None:
+    cipher = Cipher(algorithms.AES128(seed), modes.CTR(first_block.to_bytes(_BLOCK, "big"))).encryptor()
+    for start in range(0, nbytes, CHUNK_BYTES):
+        stop = min(nbytes, start + CHUNK_BYTES)
+        cipher.update_into(_ZEROS[: stop - start], memoryview(stream)[start : stop + _BLOCK])
+
+
+@lru_cache(maxsize=64)
+def _plan(layout: Layout, chunk_bytes: int) -> tuple[_Chunk, ...]:
+    """Cut the layout's key stream into chunks; parts that are short share one."""
+    chunks: list[_Chunk] = []
+    slices: list[_Slice] = []
+    block = used = 0
+    for part in layout.parts:
+        item, start = part.dtype.itemsize, 0
+        while start < part.length:
+            if used == chunk_bytes:
+                chunks.append(_Chunk(block, used, tuple(slices)))
+                block, used, slices = block + used // _BLOCK, 0, []
+            stop = min(part.length, start + (chunk_bytes - used) // item)
+            slices.append(_Slice(part.name, start, stop, used, part.dtype))
+            used += -(-(stop - start) * item // _BLOCK) * _BLOCK
+            start = stop
+    chunks.append(_Chunk(block, used, tuple(slices)))
+    return tuple(chunks)

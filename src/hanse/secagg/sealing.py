@@ -1,0 +1,40 @@
+"""Shares travel through the server sealed for their holder: ChaCha20-Poly1305 under a key of the pair."""
+
+from __future__ import annotations
+
+import hanse.secagg.library  # noqa: F401 - says what to install
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from hanse.secagg.hkdf import hkdf_sha256
+
+TAG_BYTES = 16
+_NONCE = bytes(12)  # each key seals one message, so the nonce may be the same
+
+
+def pair_keys(shared: bytes, transcript: bytes) -> tuple[bytes, bytes]:
+    """Two keys of 32 bytes: for what the client with the lower number sends, and for what the other one does."""
+    keys = hkdf_sha256(shared, transcript, b"hanse secagg seal", length=64)
+    return keys[:32], keys[32:]
+
+
+def seal(key: bytes, plain: bytes, context: bytes) -> bytes:
+    """Encrypt and authenticate `plain`, bound to `context`. Once for each key.
+
+    References:
+      Nir, Langley 2018, RFC 8439.
+    """
+    return ChaCha20Poly1305(key).encrypt(_NONCE, plain, context)
+
+
+def unseal(key: bytes, sealed: bytes, context: bytes) -> bytes | None:
+    """What was sealed, or None where it was not sealed so: another key, other bytes, another context.
+
+    >>> unseal(bytes(32), seal(bytes(32), b"share", b"round 1"), b"round 1")
+    b'share'
+    >>> unseal(bytes(32), seal(bytes(32), b"share", b"round 1"), b"round 2") is None
+    True
+    """
+    try:
+        return ChaCha20Poly1305(key).decrypt(_NONCE, bytes(sealed), context)
+    except InvalidTag:
+        return None
