@@ -7,7 +7,9 @@ from typing import Any
 
 from hanse.core.errors import HanseError, PipelineError, TaskError
 from hanse.core.protocols import PerRound, Strategy, Task
-from hanse.pipeline.pipeline import Pipeline, PipelineRound
+from hanse.pipeline.binding import PipelineRound
+from hanse.pipeline.downlink import broadcast_stages
+from hanse.pipeline.pipeline import Pipeline
 from hanse.rounds.selection import Population
 from hanse.rounds.settings import FederationSettings, RoundSettings
 
@@ -77,6 +79,7 @@ def _check_rounds(
     most = min(len(population.clients), getattr(settings.cohort, "size", len(population.clients)))
     given = PipelineRound(round=1, seed=settings.seed, cohort=max(1, most), states=pipeline.initial_states())
     pipeline.in_round(given, spec).aggregated_spec(spec)
+    broadcast_stages(pipeline, given, spec)
     pipeline.restricted(strategy.local_work(1))
 
 

@@ -29,6 +29,7 @@ from hanse.core.protocols import Randomises, Task
 from hanse.core.randomness import derive_seed, stream
 from hanse.data.examples import Examples
 from hanse.data.federated import FederatedDataset, SplitName
+from hanse.pipeline.downlink import received
 from hanse.pipeline.pipeline import KEPT, Pipeline, in_round
 from hanse.pipeline.restricted import MASK, restricting
 from hanse.rounds.central import CentralPhase, prepared
@@ -90,6 +91,18 @@ class ClientRuntime:
         if self._in_round is None or self._in_round[0] is not phase:
             self._in_round = phase, in_round(self._pipeline, phase, self._seed)
         return self._in_round[1]
+
+    def received(self, phase: Phase) -> Phase:
+        """A phase from another machine, with the model that its broadcast stands for.
+
+        Raises:
+          ProtocolError: The broadcast is none of what this job's pipeline makes of a model.
+        """
+        if not isinstance(phase, TrainPhase) or not self._pipeline.encodes_broadcast:
+            return phase
+        whole = self._initial_params()
+        spec = whole.spec.without(whole.spec.matching(phase.work.personal))
+        return received(self._pipeline, phase, seed=self._seed, spec=spec, initial=lambda: whole.select(spec))
 
     def answer(self, phase: Phase | CentralPhase, clients: Sequence[str]) -> Iterator[Reply]:
         """One reply for each client, in the clients' order; a client's error is a reply too."""
