@@ -243,6 +243,20 @@ class Restricts(Protocol):
 
 
 @runtime_checkable
+class Projects(Restricts, Protocol):
+    """A stage that lets matrices move within a subspace only, by projecting their gradients."""
+
+    @property
+    def rank(self) -> int:
+        """Of the subspace, ≥ 1."""
+        ...
+
+    def bases(self, client: str) -> np.ndarray:
+        """`[P]`: for each matrix `[n, m]` (`is_factored`) an orthonormal `[rank, m]` in its first rows, and zeros."""
+        ...
+
+
+@runtime_checkable
 class Shrinks(Restricts, ChangesLayout, Protocol):
     """A stage that has all clients of a round train the same smaller model.
 
