@@ -13,10 +13,11 @@ from hanse.core.messages import Update
 from hanse.core.params import Params
 from hanse.core.protocols import Stage
 from hanse.core.randomness import stream
+from hanse.pipeline.binding import PipelineRound
 from hanse.pipeline.clip import Clip
 from hanse.pipeline.entropy import Zstd
 from hanse.pipeline.modular import Modular
-from hanse.pipeline.pipeline import Pipeline, PipelineRound
+from hanse.pipeline.pipeline import Pipeline
 from hanse.pipeline.quantize import Quantize
 from hanse.pipeline.rotate import Rotate
 from hanse.pipeline.sign import Sign

@@ -16,8 +16,9 @@ from hanse.core.messages import Update
 from hanse.core.params import Params
 from hanse.core.randomness import stream
 from hanse.core.stage_round import StageState
+from hanse.pipeline.binding import PipelineRound
 from hanse.pipeline.clip import Clip
-from hanse.pipeline.pipeline import Pipeline, PipelineRound
+from hanse.pipeline.pipeline import Pipeline
 from hanse.pipeline.sparsify import TopK
 from hanse.testing.fakes import make_update
 

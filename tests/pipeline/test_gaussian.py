@@ -14,9 +14,10 @@ from hanse.core.errors import PrivacyError, SettingError
 from hanse.core.params import Params
 from hanse.core.protocols import Stage
 from hanse.core.randomness import stream
+from hanse.pipeline.binding import PipelineRound
 from hanse.pipeline.clip import Clip
 from hanse.pipeline.gaussian import CentralGaussian, vector_multiplier
-from hanse.pipeline.pipeline import Pipeline, PipelineRound
+from hanse.pipeline.pipeline import Pipeline
 from hanse.pipeline.rotate import Rotate
 from hanse.testing.fakes import make_update
 from tests.pipeline.cases import numbers, rngs

@@ -7,7 +7,8 @@ import pytest
 
 from hanse.core.errors import SettingError
 from hanse.core.randomness import stream
-from hanse.pipeline.pipeline import Pipeline, PipelineRound
+from hanse.pipeline.binding import PipelineRound
+from hanse.pipeline.pipeline import Pipeline
 from hanse.pipeline.rotate import Rotate, _hadamard, _orders, _rotated, _split
 from hanse.testing.fakes import make_update
 from tests.pipeline.cases import bound, model, numbers, opened

@@ -17,7 +17,8 @@ from hanse.core.randomness import stream
 from hanse.pipeline.clip import Clip
 from hanse.pipeline.count_sketch import CountSketch
 from hanse.pipeline.low_rank import LowRank
-from hanse.pipeline.pipeline import Pipeline, PipelineRound
+from hanse.pipeline.binding import PipelineRound
+from hanse.pipeline.pipeline import Pipeline
 from hanse.pipeline.quantize import Quantize
 from hanse.pipeline.rotate import Rotate
 from hanse.pipeline.sign import Sign

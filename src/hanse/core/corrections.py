@@ -18,16 +18,20 @@ from hanse.core.optimizers import Tensor
 class StepContext:
     """What a correction may look at; every tensor has the shape of the weights.
 
+    Where clients train side by side, weights, gradients and these tensors have one more axis before all others.
+
     Args:
       anchor: The weights at the start of the round, w_t.
       received: Vectors that the strategy broadcast beside the model, by name.
       kept: Vectors that this client keeps between rounds, by name; zeros at first. May be
         changed in place by `finish`.
+      stacked: Whether there is that further axis, for corrections that are not elementwise.
     """
 
     anchor: Tensor
     received: Mapping[str, Tensor] = field(default_factory=dict)
     kept: Mapping[str, Tensor] = field(default_factory=dict)
+    stacked: bool = False
 
 
 class GradientCorrection(Protocol):

@@ -7,7 +7,7 @@ exchanges (secure sums) bring phases of their own, and neither loop nor transpor
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -29,17 +29,26 @@ class Broadcast:
     """What the server sends to each client of a cohort.
 
     Args:
-      params: The shared model.
+      params: The shared model, as clients start from it.
       extras: Further vectors of the strategy, by name, with a layout of their own.
+      sent: Where the pipeline encodes broadcasts, what travels in place of `params`, by name; None where it travels
+        as it is.
     """
 
     params: Params
     extras: Mapping[str, Params] = field(default_factory=dict)
+    sent: Mapping[str, Params] | None = None
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all vectors."""
-        return self.params.spec.nbytes + sum(extra.spec.nbytes for extra in self.extras.values())
+        """Bytes of all vectors that travel."""
+        sent = {"params": self.params} if self.sent is None else self.sent
+        return sum(vector.spec.nbytes for vector in (*sent.values(), *self.extras.values()))
+
+    @property
+    def decoded_nbytes(self) -> int:
+        """Bytes of all vectors as clients work with them."""
+        return replace(self, sent=None).nbytes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -243,6 +243,38 @@ class Restricts(Protocol):
 
 
 @runtime_checkable
+class Projects(Restricts, Protocol):
+    """A stage that lets matrices move within a subspace only, by projecting their gradients."""
+
+    @property
+    def rank(self) -> int:
+        """Of the subspace, ≥ 1."""
+        ...
+
+    def bases(self, client: str) -> np.ndarray:
+        """`[P]`: for each matrix `[n, m]` (`is_factored`) an orthonormal `[rank, m]` in its first rows, and zeros."""
+        ...
+
+
+@runtime_checkable
+class Shrinks(Restricts, ChangesLayout, Protocol):
+    """A stage that has all clients of a round train the same smaller model.
+
+    Where they start, what they do not train is zero, so it is not sent to them either: the stage's `encode` and
+    `decode` serve for the model on its way down too.
+    """
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether it is set to."""
+        ...
+
+    def lookalikes(self, params: Params) -> tuple[Params, Params]:
+        """Two models that give the same outputs wherever leaving out these elements is to train a smaller model."""
+        ...
+
+
+@runtime_checkable
 class Admits(Protocol):
     """A stage that looks at what its clients sent beside the delta while replies stay encoded as far as it."""
 

@@ -56,7 +56,7 @@ def encode_phase(phase: core.Phase, *, write_work: WorkWriter = _writer) -> tupl
             accepted=dict(phase.accepted),
         )
         return evaluate, blobs
-    sent = {"params": phase.broadcast.params, **_prefixed(phase.broadcast.extras)}
+    sent = _travelling(phase.broadcast)
     train = TrainOrder(
         round=phase.round,
         tensors=_put(blobs, pack_vectors(sent)),
@@ -72,7 +72,7 @@ def encode_phase(phase: core.Phase, *, write_work: WorkWriter = _writer) -> tupl
 def decode_phase(
     order: Order, read: Read, *, read_work: WorkReader = _reader, max_bytes: int = MAX_TENSOR_BYTES
 ) -> core.Phase:
-    """The phase that `encode_phase` was given.
+    """The phase that `encode_phase` was given; an encoded broadcast stays encoded, see `ClientRuntime.received`.
 
     Args:
       order: A train, evaluate or statistics order.
@@ -247,6 +247,12 @@ def _unpacked(ref: BlobRef, read: Read, max_bytes: int) -> dict[str, Params]:
         return unpack_vectors(content)
     except HanseError as error:
         raise UpdateError(f"a blob can't be read as vectors: {error.message}") from error
+
+
+def _travelling(broadcast: core.Broadcast) -> dict[str, Params]:
+    """The vectors of a broadcast, encoded where the pipeline encodes it; a site's runtime decodes them."""
+    sent = {"params": broadcast.params} if broadcast.sent is None else dict(broadcast.sent)
+    return {"params": sent.pop("params"), **_prefixed({**broadcast.extras, **sent})}
 
 
 def _prefixed(extras: Mapping[str, Params]) -> dict[str, Params]:

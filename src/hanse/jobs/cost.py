@@ -13,7 +13,8 @@ from hanse.core.params import Params
 from hanse.core.protocols import Broadcasts
 from hanse.core.randomness import stream
 from hanse.jobs.assemble import BuiltJob
-from hanse.pipeline.pipeline import PipelineRound
+from hanse.pipeline.binding import PipelineRound
+from hanse.pipeline.downlink import encoded
 from hanse.simulation.device_memory import device_memory
 from hanse.simulation.parts import Simulation
 
@@ -73,7 +74,7 @@ def estimate(built: BuiltJob) -> Cost:
     shared = whole.select(whole.spec.without(whole.spec.matching(work.personal))) if work.personal else whole
     cohorts = _cohorts(simulation)
     cohort = float(np.mean([len(ids) for ids in cohorts]))
-    down = _broadcast_bytes(simulation, shared)
+    down = _broadcast_bytes(simulation, shared, len(cohorts[0]))
     up, encoding = _encoded(simulation, shared, len(cohorts[0]))
     typical = int(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 0
     central = simulation.dataset.central_test
@@ -105,11 +106,12 @@ def _cohorts(simulation: Simulation) -> list[tuple[str, ...]]:
     return [settings.cohort.select(population, r, stream(settings.seed, "cohort", r)) for r in rounds]
 
 
-def _broadcast_bytes(simulation: Simulation, shared: Params) -> int:
+def _broadcast_bytes(simulation: Simulation, shared: Params, cohort: int) -> int:
     strategy = simulation.strategy
     state = strategy.init(shared)
     broadcast = strategy.broadcast(state, 1) if isinstance(strategy, Broadcasts) else Broadcast(params=state.params)
-    return broadcast.nbytes
+    given = PipelineRound(round=1, seed=simulation.settings.seed, cohort=max(1, cohort))
+    return encoded(simulation.pipeline, broadcast, given, initial=lambda: shared).nbytes
 
 
 def _encoded(simulation: Simulation, shared: Params, cohort: int) -> tuple[int, float]:

@@ -100,6 +100,7 @@ NAMES: Mapping[Kind, Mapping[str, str]] = {
     "stage": {
         "clip": "hanse.pipeline.clip:Clip",
         "count_sketch": "hanse.pipeline.count_sketch:CountSketch",
+        "federated_dropout": "hanse.pipeline.federated_dropout:FederatedDropout",
         "freeze": "hanse.pipeline.freeze:Freeze",
         "low_rank": "hanse.pipeline.low_rank:LowRank",
         "local_gaussian": "hanse.pipeline.local_noise:LocalGaussian",
@@ -109,6 +110,7 @@ NAMES: Mapping[Kind, Mapping[str, str]] = {
         "random_k": "hanse.pipeline.sparsify:RandomK",
         "rotate": "hanse.pipeline.rotate:Rotate",
         "sign": "hanse.pipeline.sign:Sign",
+        "subspace": "hanse.pipeline.subspace:Subspace",
         "top_k": "hanse.pipeline.sparsify:TopK",
         "zstd": "hanse.pipeline.entropy:Zstd",
     },

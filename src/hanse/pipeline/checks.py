@@ -53,7 +53,7 @@ def check_order(stages: Sequence[Stage], opened_up_to: int) -> None:
     Raises:
       PipelineError: One does not.
     """
-    _check_chain(stages)
+    check_chain(stages)
     for stage in stages[opened_up_to:]:
         if isinstance(stage, Adapts) and stage.initial_state():
             raise PipelineError(
@@ -66,8 +66,8 @@ def check_order(stages: Sequence[Stage], opened_up_to: int) -> None:
 _PROBE = ParamSpec((TensorSpec("probe", (8, 8)),))
 
 
-def _check_chain(stages: Sequence[Stage]) -> None:
-    """Whether each stage can work on what the one left of it makes."""
+def check_chain(stages: Sequence[Stage]) -> None:
+    """Whether each stage can work on what the one left of it makes; raises `PipelineError`."""
     layout: ParamSpec | None = _PROBE
     maker, beside, redraws = "", dict[str, str](), ""
     for i, stage in enumerate(stages):

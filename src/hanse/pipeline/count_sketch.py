@@ -67,6 +67,11 @@ class CountSketch:
         return True
 
     @property
+    def for_changes(self) -> bool:
+        """True: of a model itself it would leave too little to go on from."""
+        return True
+
+    @property
     def needs_uniform_weights(self) -> bool:
         """False."""
         return False

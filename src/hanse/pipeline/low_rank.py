@@ -17,8 +17,7 @@ from hanse.core.protocols import Stage
 from hanse.core.randomness import stream
 from hanse.core.stage_round import StageRound
 from hanse.pipeline.encodings import flat_spec, in_this_round, require_finite, require_layout
-
-_BLOCK = 1 << 15
+from hanse.pipeline.thin import multiply_out, orthonormal, product
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +65,11 @@ class LowRank:
     def additive(self) -> bool:
         """False: clients have bases of their own."""
         return False
+
+    @property
+    def for_changes(self) -> bool:
+        """True: of a model itself it would leave too little to go on from."""
+        return True
 
     @property
     def needs_uniform_weights(self) -> bool:
@@ -126,7 +130,7 @@ class LowRank:
                     continue
                 left = part[: matrix.rows * self.rank].reshape(matrix.rows, self.rank)
                 right = part[matrix.rows * self.rank :].reshape(matrix.columns, self.rank)
-                _multiply_out(left, right, vector[matrix.where].reshape(matrix.rows, matrix.columns))
+                multiply_out(left, right, vector[matrix.where].reshape(matrix.rows, matrix.columns))
         return replace(update, delta=Params(spec, vector))
 
     def finish(self, aggregate: Aggregate, rng: np.random.Generator) -> Aggregate:
@@ -168,8 +172,8 @@ class LowRank:
         right = basis / basis.dtype.type(size) if size else basis + basis.dtype.type(1)
         turned = np.ascontiguousarray(even.T)
         for _ in range(self.passes):
-            left = _orthonormal(_product(even, right))
-            right = _product(turned, left)
+            left = orthonormal(product(even, right))
+            right = product(turned, left)
         with np.errstate(over="ignore"):
             return left, right * whole.dtype.type(scale)
 
@@ -209,32 +213,3 @@ class LowRank:
         given = in_this_round(self._given, self)
         size = sum(self._q_size(matrix) for matrix in self._matrices(given.spec))
         return stream(given.seed, "bases").normal(size=size).astype(given.spec.dtype)
-
-
-def _multiply_out(left: np.ndarray, right: np.ndarray, into: np.ndarray) -> None:
-    """`into = left @ right.T`, likewise in the same bits everywhere, some rows at a time."""
-    step = max(1, _BLOCK // len(right))
-    for start in range(0, len(left), step):
-        rows = slice(start, start + step)
-        np.multiply.outer(left[rows, 0], right[:, 0], out=into[rows])
-        for k in range(1, left.shape[1]):
-            into[rows] += np.multiply.outer(left[rows, k], right[:, k])
-
-
-def _product(wide: np.ndarray, thin: np.ndarray) -> np.ndarray:
-    """`wide @ thin` in the same bits for any number of threads, which a matrix product of BLAS does not promise."""
-    found: np.ndarray = np.einsum("ij,kj->ik", wide, np.ascontiguousarray(thin.T))
-    return found
-
-
-def _orthonormal(columns: np.ndarray) -> np.ndarray:
-    """An orthonormal basis by Gram and Schmidt, twice over in float64; zeros for what depends on columns before."""
-    rows = np.ascontiguousarray(columns.T, dtype=np.float64)
-    for i, row in enumerate(rows):
-        before = math.sqrt(float(np.einsum("i,i->", row, row)))
-        for _ in range(2):
-            for other in rows[:i]:
-                row -= float(np.einsum("i,i->", other, row)) * other
-        after = math.sqrt(float(np.einsum("i,i->", row, row)))
-        row *= 1 / after if after > 1e-6 * before else 0.0
-    return np.ascontiguousarray(rows.T, dtype=columns.dtype)

@@ -23,32 +23,18 @@ from hanse.core.protocols import (
     Clips,
     PerRound,
     Remembers,
+    Shrinks,
     Stage,
     Weighting,
 )
-from hanse.core.randomness import derive_seed, from_system
-from hanse.core.stage_round import StageRound, StageState
-from hanse.pipeline.checks import check_order, check_pipeline
+from hanse.core.randomness import from_system
+from hanse.core.stage_round import StageState
+from hanse.pipeline.binding import PipelineRound, bind
+from hanse.pipeline.checks import check_chain, check_order, check_pipeline
+from hanse.pipeline.downlink import Base, check_broadcast
 from hanse.pipeline.encodings import SIDE, flat_spec
 from hanse.pipeline.mechanism import Mechanism
 from hanse.pipeline.restricted import restricted_work
-
-
-@dataclass(frozen=True, kw_only=True)
-class PipelineRound:
-    """A round, as all stages know it.
-
-    Args:
-      round: From 1.
-      seed: The job's; each stage gets one of its own, which is no secret.
-      cohort: Clients that were asked, ≥ 1.
-      states: Of the stages that have one, by position.
-    """
-
-    round: int
-    seed: int
-    cohort: int
-    states: Mapping[str, StageState] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +54,9 @@ class Pipeline:
       weighting: How updates are weighed; a strategy declares it.
       mechanism: Makes the sum private.
       example_privacy: What makes clients' own steps private, so that updates hide each example before any stage.
+      broadcast: By which the model is encoded that clients start from, once a round for all; empty sends it as it is.
+      broadcast_base: What is encoded: ``"zero"``, the model itself, or ``"initial"``, its difference to the model
+        before round 1, which every client makes from the job's seed.
 
     Raises:
       PipelineError: Two parts disagree; the message names both and says what to do.
@@ -78,10 +67,14 @@ class Pipeline:
     weighting: Weighting = "examples"
     mechanism: Mechanism | None = None
     example_privacy: ExamplePrivacy | None = None
+    broadcast: tuple[Stage, ...] = ()
+    broadcast_base: Base = "zero"
 
     def __post_init__(self) -> None:
         check_pipeline(self.stages, self.aggregator, self.weighting, self.mechanism)
         check_order(self.stages, self.opened_up_to)
+        check_broadcast(self.broadcast, self.broadcast_base)
+        check_chain(self.broadcast)
 
     @property
     def opened_up_to(self) -> int:
@@ -96,6 +89,17 @@ class Pipeline:
     def remembers(self) -> bool:
         """Whether clients keep something for a stage from round to round."""
         return any(isinstance(stage, Remembers) and stage.remembers for stage in self.stages)
+
+    @property
+    def shrinking(self) -> Shrinks | None:
+        """The stage by which clients train a smaller model, if any; only the first may."""
+        first = self.stages[0] if self.stages else None
+        return first if isinstance(first, Shrinks) and first.shrinks else None
+
+    @property
+    def encodes_broadcast(self) -> bool:
+        """Whether clients are sent something else than the model as it is."""
+        return bool(self.broadcast) or self.shrinking is not None
 
     def restricted(self, work: LocalWork) -> LocalWork:
         """What clients do, where the first stage restricts their training; raises `PipelineError` where it can't be."""
@@ -150,30 +154,7 @@ class Pipeline:
         """
         if not any(isinstance(stage, PerRound) for stage in self.stages):
             return self
-        bound: list[Stage] = []
-        layout: ParamSpec | None = spec
-        for i, stage in enumerate(self.stages):
-            if isinstance(stage, PerRound):
-                if layout is None:
-                    raise PipelineError(
-                        f"stage `{type(stage).__name__}` stands right of one whose encodings differ in size",
-                        hint="put the stage that compresses bytes last",
-                    )
-                seed = derive_seed(given.seed, "stage of all", given.round, i)
-                state = given.states.get(str(i), {})
-                stage = stage.in_round(
-                    StageRound(
-                        round=given.round,
-                        seed=seed,
-                        spec=layout,
-                        cohort=given.cohort,
-                        state=state,
-                    )
-                )
-            bound.append(stage)
-            if isinstance(stage, ChangesLayout):
-                layout = stage.encoded_spec(layout) if layout is not None else None
-        return replace(self, stages=tuple(bound))
+        return replace(self, stages=bind(self.stages, given, spec))
 
     def aggregated_spec(self, spec: ParamSpec) -> ParamSpec:
         """The layout in which updates are aggregated: `spec` as the stages that stay closed have encoded it."""

@@ -55,6 +55,11 @@ class Sign:
         return (_SCALE,)
 
     @property
+    def for_changes(self) -> bool:
+        """True: of a model itself it would leave too little to go on from."""
+        return True
+
+    @property
     def needs_uniform_weights(self) -> bool:
         """False."""
         return False

@@ -66,6 +66,11 @@ class TopK:
         return (_PLACES,)
 
     @property
+    def for_changes(self) -> bool:
+        """True: of a model itself it would leave too little to go on from."""
+        return True
+
+    @property
     def needs_uniform_weights(self) -> bool:
         """False."""
         return False
@@ -157,6 +162,11 @@ class RandomK:
     @property
     def redraws(self) -> bool:
         """True: an element of one round is none of the next."""
+        return True
+
+    @property
+    def for_changes(self) -> bool:
+        """True: of a model itself it would leave too little to go on from."""
         return True
 
     @property

@@ -7,7 +7,9 @@ from typing import Any
 
 from hanse.core.errors import HanseError, PipelineError, TaskError
 from hanse.core.protocols import PerRound, Strategy, Task
-from hanse.pipeline.pipeline import Pipeline, PipelineRound
+from hanse.pipeline.binding import PipelineRound
+from hanse.pipeline.downlink import broadcast_stages
+from hanse.pipeline.pipeline import Pipeline
 from hanse.rounds.selection import Population
 from hanse.rounds.settings import FederationSettings, RoundSettings
 
@@ -78,6 +80,7 @@ def _check_rounds(
     given = PipelineRound(round=1, seed=settings.seed, cohort=max(1, most), states=pipeline.initial_states())
     pipeline.in_round(given, spec).aggregated_spec(spec)
     pipeline.restricted(pipeline.protected(strategy.local_work(1)))
+    broadcast_stages(pipeline, given, spec)
 
 
 def _check_personal(strategy: Strategy[Any], task: Task, seed: int) -> None:

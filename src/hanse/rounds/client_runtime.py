@@ -29,8 +29,9 @@ from hanse.core.protocols import Randomises, SharesNoise, Task
 from hanse.core.randomness import derive_seed, stream
 from hanse.data.examples import Examples
 from hanse.data.federated import FederatedDataset, SplitName
+from hanse.pipeline.downlink import received
 from hanse.pipeline.pipeline import KEPT, Pipeline, in_round
-from hanse.pipeline.restricted import MASK, restricting
+from hanse.pipeline.restricted import restricting, restricting_vectors
 from hanse.rounds.central import CentralPhase, prepared
 from hanse.rounds.kept_vectors import KeptVectors
 from hanse.rounds.privacy.client_noise import SYSTEM_NOISE, ClientNoise, generator
@@ -91,6 +92,18 @@ class ClientRuntime:
             self._in_round = phase, in_round(self._pipeline, phase, self._seed)
         return self._in_round[1]
 
+    def received(self, phase: Phase) -> Phase:
+        """A phase from another machine, with the model that its broadcast stands for.
+
+        Raises:
+          ProtocolError: The broadcast is none of what this job's pipeline makes of a model.
+        """
+        if not isinstance(phase, TrainPhase) or not self._pipeline.encodes_broadcast:
+            return phase
+        whole = self._initial_params()
+        spec = whole.spec.without(whole.spec.matching(phase.work.personal))
+        return received(self._pipeline, phase, seed=self._seed, spec=spec, initial=lambda: whole.select(spec))
+
     def answer(self, phase: Phase | CentralPhase, clients: Sequence[str]) -> Iterator[Reply]:
         """One reply for each client, in the clients' order; a client's error is a reply too."""
         if isinstance(phase, TrainPhase):
@@ -150,7 +163,7 @@ class ClientRuntime:
             client=client,
             examples=lambda: self._examples(client, "train", phase.statistics),
             start=self._whole(phase.broadcast.params, kept.pop(_PERSONAL, None)),
-            received={**phase.broadcast.extras, **self._mask(phase, client)},
+            received={**phase.broadcast.extras, **self._restricting(phase, client)},
             kept=kept,
             seed=derive_seed(self._seed, "client", phase.round, client),
             private_key=0 if phase.work.example_privacy is None else self._noise.key("examples", phase.round, client),
@@ -158,17 +171,12 @@ class ClientRuntime:
             position=position,
         )
 
-    def _mask(self, phase: TrainPhase, client: str) -> dict[str, Params]:
-        """Ones and zeros for the trainable tensors, where a stage restricts training."""
-        stage = restricting(self.pipeline(phase).stages)
-        if stage is None:
+    def _restricting(self, phase: TrainPhase, client: str) -> dict[str, Params]:
+        """What the correction needs by which a stage restricts training."""
+        stages = self.pipeline(phase).stages
+        if restricting(stages) is None:
             return {}
-        whole = self._initial_params()
-        ones = whole.with_vector(np.ones_like(whole.numpy()))
-        shared = phase.broadcast.params.spec
-        mask = ones.overlay(Params(shared, stage.trained(client).astype(shared.dtype)))
-        trainable = ParamSpec(tuple(t for t in whole.spec.tensors if t.trainable), whole.spec.dtype)
-        return {MASK: mask.select(trainable)}
+        return restricting_vectors(stages, client, self._initial_params(), phase.broadcast.params.spec)
 
     def _update(self, phase: TrainPhase, result: LocalResult) -> Update:
         told = phase.work.example_privacy is None  # else what is measured on examples, or by a clock, has no noise

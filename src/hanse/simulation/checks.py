@@ -11,6 +11,7 @@ from hanse.core.protocols import Task
 from hanse.data.examples import Examples
 from hanse.data.federated import FederatedDataset
 from hanse.rounds.checks import problems_of_parts
+from hanse.rounds.smaller_model import check_smaller_model
 from hanse.simulation.parts import Simulation
 from hanse.trainers.auto import make_trainer
 
@@ -35,6 +36,8 @@ def check_simulation(simulation: Simulation) -> None:
             check(given)
         except HanseError as problem:
             problems.append(problem)
+    if not problems and given.pipeline.shrinking is not None:
+        _check_smaller_model(simulation)
     if len(problems) == 1:
         raise problems[0]
     if problems:
@@ -59,6 +62,18 @@ def _check_trainer(simulation: Simulation) -> None:
     except PipelineError:
         return  # the check of the parts says so
     trainer.check(work)
+
+
+def _check_smaller_model(simulation: Simulation) -> None:
+    trainer, _ = make_trainer(simulation.task, simulation.engine.trainer, whole_cohorts=True)
+    check_smaller_model(
+        simulation.pipeline,
+        simulation.strategy,
+        simulation.task,
+        trainer,
+        seed=simulation.settings.seed,
+        examples=next(samples(simulation.dataset, simulation.task)),
+    )
 
 
 def _check_samples(simulation: Simulation) -> None:

@@ -172,7 +172,7 @@ class PoolTransport:
             return
         most = _TOGETHER
         if isinstance(phase, TrainPhase):
-            most = min(most, _BUNCH_BYTES // max(1, phase.broadcast.nbytes))
+            most = min(most, _BUNCH_BYTES // max(1, phase.broadcast.decoded_nbytes))
         start = 0
         while start < len(clients):
             size = max(1, min(most, (len(clients) - start) // (2 * _AHEAD * self._num_workers)))

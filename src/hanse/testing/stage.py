@@ -15,7 +15,8 @@ from hanse.core.messages import Update
 from hanse.core.params import Params, ParamSpec
 from hanse.core.protocols import ChangesLayout, Randomises, SharesNoise, Stage
 from hanse.core.randomness import stream
-from hanse.pipeline.pipeline import Pipeline, PipelineRound
+from hanse.pipeline.binding import PipelineRound
+from hanse.pipeline.pipeline import Pipeline
 from hanse.testing.fakes import make_update
 from hanse.testing.fingerprint import close, fingerprint, require
 

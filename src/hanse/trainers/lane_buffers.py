@@ -133,6 +133,7 @@ class LaneBuffers:
                 torch.stack([context.anchor for context in each]),
                 {key: torch.stack([context.received[key] for context in each]) for key in each[0].received},
                 {key: torch.stack([context.kept[key] for context in each]) for key in each[0].kept},
+                stacked=True,
             )
             if name not in self._contexts:
                 self._contexts[name] = fresh
@@ -149,4 +150,5 @@ def _rows(context: StepContext, lanes: slice) -> StepContext:
         context.anchor[lanes],
         {name: vector[lanes] for name, vector in context.received.items()},
         {name: vector[lanes] for name, vector in context.kept.items()},
+        stacked=True,
     )

@@ -34,8 +34,9 @@ from hanse.rounds.privacy.client_noise import SYSTEM_NOISE
 from hanse.rounds.privacy.distributed import with_shares
 from hanse.rounds.privacy.example_guard import ExampleGuard
 from hanse.rounds.privacy.local import with_local_noise
+from hanse.rounds.smaller_model import check_smaller_model
 from hanse.rounds.tensor_files import write_atomically
-from hanse.simulation.checks import check_samples
+from hanse.simulation.checks import check_samples, samples
 from hanse.tasks.bindable import BindableTask
 from hanse.trainers.auto import make_trainer
 
@@ -105,6 +106,12 @@ class JobRun:
         trainer, chosen = make_trainer(task, self._built().trainer)
         trainer.check(self._asked())
         check_samples(dataset, task)
+        parts = self._built()
+        if parts.pipeline.shrinking is not None:
+            tried = next(samples(dataset, task))
+            check_smaller_model(
+                parts.pipeline, parts.strategy, task, trainer, seed=parts.settings.seed, examples=tried
+            )
         self._note(chosen)
         # asked before round 1 alone: what lies here was kept in an earlier run of this name, at another coordinator
         shutil.rmtree(self._place.folder / KEPT, ignore_errors=True)

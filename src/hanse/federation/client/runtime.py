@@ -86,6 +86,7 @@ def answers(item: WorkItem, read: Read, run: RunAtSite, *, read_work: WorkReader
         try:
             phase = decode_phase(order, read, read_work=read_work or WorkReader())
             runtime = run.runtime()
+            phase = runtime.received(phase)
         except Exception as error:  # noqa: BLE001 - a device that is not there, a module of the user's own
             yield from failures(item, error)
             return

@@ -134,8 +134,9 @@ class FederationTransport:
         order, blobs = encode_phase(phase, write_work=self._write_work)
         training = isinstance(phase, TrainPhase)
         buffered = training and self._buffers
-        if training:
-            self._max_bytes = _ROOM * sum(map(len, blobs.values())) + _SPARE_BYTES
+        if isinstance(phase, TrainPhase):
+            sizes = phase.broadcast.decoded_nbytes, sum(map(len, blobs.values()))
+            self._max_bytes = _ROOM * max(sizes) + _SPARE_BYTES
             self._let_go_of_stale(phase.round)
         if not clients and not buffered:
             return
