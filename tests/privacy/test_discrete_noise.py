@@ -15,6 +15,7 @@ from scipy import stats
 from hanse.core.errors import NonFiniteUpdateError, PrivacyError
 from hanse.core.randomness import stream
 from hanse.privacy import discrete_noise
+from hanse.privacy import half_gaussian as half
 from hanse.privacy.accountant import epsilon
 from hanse.privacy.discrete_noise import bernoulli_exp, discrete_gaussian, discrete_laplace, rational_variance
 from hanse.privacy.events import Gaussian
@@ -129,12 +130,61 @@ def test_discrete_laplace_against_its_equation(scale: Fraction) -> None:
 
 @pytest.mark.parametrize(
     "variance",
-    [Fraction(1, 10), Fraction(1, 2), Fraction(1), Fraction(5, 2), Fraction(4), Fraction(1000, 7), Fraction(900)],
+    [
+        *(Fraction(1, 10), Fraction(1, 2), Fraction(1), Fraction(5, 2), Fraction(4), Fraction(1000, 7), Fraction(900)),
+        *(Fraction(130) ** 2, Fraction(301**2, 3)),  # in steps of 2: the rest of a magnitude is drawn too
+    ],
 )
 def test_discrete_gaussian_against_its_equation(variance: Fraction) -> None:
     numbers = discrete_gaussian(variance, 100_000, simulated(f"gaussian {variance}"))
     reach = 12 * math.isqrt(math.ceil(variance)) + 12
     assert chi_square(numbers, lambda x: -(x**2) / (2 * float(variance)), reach) > FALSE_FAILURE
+
+
+@pytest.mark.parametrize("exponent", [Fraction(1), Fraction(2, 9)])
+def test_half_gaussian_by_enumeration(monkeypatch: pytest.MonkeyPatch, exponent: Fraction) -> None:
+    """With words of 3 bits most draws need several: each result's probability brackets that of the equation."""
+    monkeypatch.setattr(half, "WORD", 3)
+    half._table.cache_clear()
+    try:
+        found, undecided = enumerate_paths(
+            lambda source: int(half.half_gaussian(exponent, 1, source)[0]), Fraction(1, 8**7)
+        )
+    finally:
+        half._table.cache_clear()
+    weights = np.exp(-float(exponent) * np.arange(40.0) ** 2)
+    wanted = weights / weights.sum()
+    assert 0 < undecided < Fraction(1, 10_000)  # boundaries that no number of bits drawn here was enough for
+    assert sum(found.values()) + undecided == 1
+    for value, share in found.items():
+        assert isinstance(value, int)
+        assert float(share) <= wanted[value] + 1e-12
+        assert wanted[value] <= float(share + undecided) + 1e-12
+
+
+def test_a_boundary_that_digits_do_not_tell_is_computed_to_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = half._boundaries(Fraction(1, 50), 62)
+    monkeypatch.setattr(half, "_GUARD", -10)  # at first too few digits
+    assert half._boundaries(Fraction(1, 50), 62) == wanted
+    assert wanted == sorted(wanted)
+    assert wanted[-1] == 2**62 - 1
+
+
+def test_a_magnitude_is_kept_with_its_probability(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of m = 2: given h and r, what is asked of the coin is (2 m h r + r²) / (2 variance)."""
+    asked: list[tuple[int, ...]] = []
+
+    def accept(numerators: np.ndarray, denominator: int, source: object) -> np.ndarray:
+        asked.append((*numerators.tolist(), denominator))
+        return np.ones(len(numerators), dtype=bool)
+
+    monkeypatch.setattr(discrete_noise, "bernoulli_exp", accept)
+    monkeypatch.setattr(discrete_noise, "half_gaussian", lambda exponent, size, source: np.full(size, 7))
+    variance = Fraction(130 * 130 * 3 + 1, 3)
+    found = set(discrete_gaussian(variance, 40, simulated("kept")).tolist())
+    assert found == {14, 15, -14, -15}
+    assert set(asked[0][:-1]) == {0, (15**2 - 14**2) * 3}
+    assert asked[0][-1] == 2 * (130 * 130 * 3 + 1)
 
 
 def test_chi_square_would_see_a_wrong_scale() -> None:
@@ -147,24 +197,6 @@ def test_a_large_gaussian_has_its_moments() -> None:
     assert abs(numbers.mean()) < 5 / math.sqrt(100_000)
     assert abs(numbers.var() - 1) < 5 * math.sqrt(2 / 100_000)
     assert stats.kstest(numbers, "norm").pvalue > FALSE_FAILURE
-
-
-def test_far_exponents_are_carried_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Distances whose squares don't fit in 64 bits still get their whole exponent, in pieces."""
-    script = [True, True, False]
-    calls: list[int] = []
-
-    def accept(numerators: np.ndarray, denominator: int, source: object) -> np.ndarray:
-        calls.append(int(numerators[0]))
-        return np.array([script[len(calls) - 1]])
-
-    monkeypatch.setattr(discrete_noise, "bernoulli_exp", accept)
-    kept = discrete_noise._keep(np.array([35 * 10**8]), Fraction(1, 10), simulated("far"))
-    assert not kept[0]
-    assert len(calls) == 3
-    reach = math.isqrt((1 << 62) - 1)
-    assert calls[0] == reach**2
-    assert sum(calls) == (35 * 10**8) ** 2
 
 
 def test_the_system_draws_it_too_and_never_the_same() -> None:
@@ -198,7 +230,7 @@ def test_impossible_parameters_are_refused(value: object) -> None:
 
 def test_what_exact_arithmetic_can_not_hold_is_refused() -> None:
     with pytest.raises(PrivacyError, match="too many digits"):
-        discrete_gaussian(Fraction(math.pi), 3, simulated("bad"))
+        discrete_gaussian(10**6 * Fraction(math.pi), 3, simulated("bad"))
     with pytest.raises(PrivacyError, match=r"at most 2\^50"):
         discrete_laplace(Fraction((1 << 50) + 1), 3, simulated("bad"))
     for value in (0, -1.0, float("nan"), 2.0**25, "3"):

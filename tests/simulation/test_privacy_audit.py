@@ -21,7 +21,9 @@ from hanse.data.split import Split
 from hanse.pipeline import local_noise
 from hanse.pipeline.clip import Clip
 from hanse.pipeline.correlated import BandedNoise, ReleasedRound, TreeNoise
+from hanse.pipeline.distributed import DistributedNoise
 from hanse.pipeline.gaussian import CentralGaussian
+from hanse.pipeline.integer_noise import IntegerNoise
 from hanse.pipeline.local_noise import LocalGaussian, LocalLaplace
 from hanse.pipeline.pipeline import Pipeline
 from hanse.pipeline.quantize import Quantize
@@ -109,6 +111,8 @@ PRIVATE = {
     ),
     "tree": in_turns(canaries(privacy=PrivacySettings(mechanism=TreeNoise(), budget=BUDGET))),
     "banded": in_turns(canaries(privacy=PrivacySettings(mechanism=BandedNoise(bands=2), budget=BUDGET))),
+    "discrete gaussian, in shares": canaries(privacy=PrivacySettings(mechanism=DistributedNoise(), budget=BUDGET)),
+    "skellam, in shares": canaries(privacy=PrivacySettings(mechanism=DistributedNoise(noise="skellam"), budget=BUDGET)),
     "local gaussian": local(LocalGaussian(norm=0.25)),
     "local laplace": local(LocalLaplace(norm=0.25)),
 }
@@ -155,6 +159,23 @@ def test_local_noise_that_is_missing_is_caught(monkeypatch: pytest.MonkeyPatch) 
         local_noise, "_reported", lambda update, most, norm, noise: reported(update, most, norm, np.zeros)
     )
     assert attacked(PRIVATE["local gaussian"]).epsilon > 2.0
+
+
+def test_shares_of_noise_that_are_missing_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(IntegerNoise, "_share", lambda self, size, rng: np.zeros(size, dtype=np.int64))
+    assert attacked(PRIVATE["discrete gaussian, in shares"]).epsilon > 2.0
+
+
+def test_shares_of_which_too_few_are_added_are_caught() -> None:
+    """Noise for 512 clients in shares of a 512th, of which 16 are in the sum: as if the rest had dropped out."""
+    sixteen = canaries()
+    settled = PRIVATE["discrete gaussian, in shares"].settled_privacy
+    assert settled is not None
+    stage = settled.pipeline.stages[-1]
+    assert isinstance(stage, IntegerNoise)
+    thin = replace(stage, stddev=stage.stddev * (16 / CANARIES) ** 0.5)
+    broken = replace(settled.pipeline, stages=(*settled.pipeline.stages[:-1], thin))
+    assert attacked(replace(sixteen, pipeline=broken, privacy=None)).epsilon > 2.0
 
 
 def test_a_clip_that_lets_more_through_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

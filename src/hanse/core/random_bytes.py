@@ -86,7 +86,7 @@ def uniform_below(draw: Callable[[int], bytes], limit: int, size: int) -> np.nda
     kept: list[np.ndarray] = []
     missing = size
     while missing > 0:
-        wanted = missing + missing // 8 + 8 if limit == 1 << bits else int(missing * (1 << bits) / limit * 1.05) + 8
+        wanted = missing if limit == 1 << bits else int(missing * (1 << bits) / limit * 1.05) + 8
         numbers = np.frombuffer(draw(item * min(wanted, _PIECE)), dtype=width) >> shift
         kept.append(numbers[numbers < limit].astype(np.int64)[:missing])
         missing -= len(kept[-1])

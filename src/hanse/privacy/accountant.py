@@ -159,11 +159,11 @@ def _delta(flat: Flat, epsilon: float) -> Spent:
         return Spent(epsilon=epsilon, delta=1.0, method="none", reason=flat.non_private, neighbours=flat.neighbours)
     if not flat.parts or _pure_epsilon(flat) <= epsilon:
         return Spent(epsilon=epsilon, delta=0.0, method="pure", reason="epsilons add up", neighbours=flat.neighbours)
-    found = _delta(flat, epsilon)
+    found = _delta_as_it_is(flat, epsilon)
     near = near_gaussian(flat, found.delta, highest=epsilon) if 0 < found.delta < 1 else None
     if near is None or near.extra > epsilon:
         return found
-    other = _delta(near.flat, epsilon - near.extra)
+    other = _delta_as_it_is(near.flat, epsilon - near.extra)
     total = near.factor * other.delta + near.spare
     if total >= found.delta:
         return found
@@ -218,11 +218,11 @@ def _settled(flat: Flat, delta: float) -> Spent | None:
 
 
 def _epsilon(flat: Flat, delta: float) -> Spent:
-    found = _as_it_is(flat, delta)
+    found = _epsilon_as_it_is(flat, delta)
     near = near_gaussian(flat, delta, highest=found.epsilon)
     if near is None:
         return found
-    other = _as_it_is(near.flat, (delta - near.spare) / near.factor)
+    other = _epsilon_as_it_is(near.flat, (delta - near.spare) / near.factor)
     total = other.epsilon + near.extra
     if total >= found.epsilon:
         return found
@@ -233,7 +233,7 @@ def _nearly(reason: str, extra: float) -> str:
     return f"{reason}; discrete Gaussian noise so fine is Gaussian, but for {extra:.1g} of epsilon"
 
 
-def _delta(flat: Flat, epsilon: float) -> Spent:
+def _delta_as_it_is(flat: Flat, epsilon: float) -> Spent:
     """The delta at an epsilon, noise accounted for as what it is."""
     method, reason, resolution = _method(flat, _SMALLEST_PLD_DELTA)
     if method == "exact":
@@ -248,7 +248,7 @@ def _delta(flat: Flat, epsilon: float) -> Spent:
     return Spent(epsilon=epsilon, delta=min(1.0, value), method=method, reason=reason, neighbours=flat.neighbours)
 
 
-def _as_it_is(flat: Flat, delta: float) -> Spent:
+def _epsilon_as_it_is(flat: Flat, delta: float) -> Spent:
     """The epsilon at a delta, noise accounted for as what it is."""
     method, reason, resolution = _method(flat, delta)
     if method == "exact":

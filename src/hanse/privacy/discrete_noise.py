@@ -1,7 +1,8 @@
 """Exact discrete Laplace and Gaussian noise: whole-number arithmetic from uniform bits to the result.
 
 No floating-point number takes part, so probabilities are those of the equations and not of a rounding. The samplers
-work on whole arrays: each step is a uniform draw and a comparison, and what was rejected is drawn again.
+work on whole arrays: each step is a uniform draw and a comparison, and what was rejected is drawn again. Only where
+bits do not decide (`hanse.privacy.half_gaussian`) are probabilities computed, to as many digits as it takes.
 
 References:
   Canonne, Kamath, Steinke 2020, "The discrete Gaussian for differential privacy", arXiv:2004.00010, section 5.
@@ -16,9 +17,11 @@ from fractions import Fraction
 import numpy as np
 
 from hanse.core.errors import PrivacyError
+from hanse.privacy.half_gaussian import half_gaussian
 from hanse.privacy.random_source import RandomSource
 
 _FITS = 1 << 62
+_FINE = 6  # magnitudes come in steps of at most sigma / 2^6, so that few are drawn again
 _PIECE = 1 << 20  # numbers made at a time: bounded memory
 
 
@@ -59,15 +62,15 @@ def discrete_laplace(scale: Fraction, size: int, source: RandomSource) -> np.nda
     scale = _positive(scale, "scale")
     if scale.numerator > 1 << 50:
         raise PrivacyError(f"a discrete Laplace scale has numerator {scale.numerator}; at most 2^50 is supported")
-    return _pieces(size, lambda wanted: _laplace_candidates(scale, wanted, source))
+    return _pieces(size, lambda wanted: _laplace_candidates(scale, wanted, source), spare=2)
 
 
 def discrete_gaussian(variance: Fraction, size: int, source: RandomSource) -> np.ndarray:
     """Whole numbers x with probability proportional to exp(-x^2 / (2 variance)), `int64[size]`.
 
-    Discrete Laplace numbers y of scale s are kept with probability exp(-(|y| - c)^2 / (2 variance)), c = variance / s.
-    Any s is exact; here c is the whole number next to sigma where sigma >= 2, which keeps the integers short, and
-    s = floor(sigma) + 1 below, as in the paper.
+    With m a power of two of at most sigma / 64, a magnitude is y = m h + r: h is drawn from half a discrete Gaussian of parameter
+    sigma / m, by a table, r uniform below m, and y is kept with probability exp(-(2 m h r + r^2) / (2 variance)), which
+    is near 1. A sign makes it whole; of the two zeros one is thrown away.
 
     Args:
       variance: The parameter sigma^2, > 0 (the noise's variance is this or a little less); see `rational_variance`.
@@ -78,32 +81,32 @@ def discrete_gaussian(variance: Fraction, size: int, source: RandomSource) -> np
       PrivacyError: sigma^2 as a fraction has too many digits for exact arithmetic in 64 bits.
 
     References:
-      Canonne, Kamath, Steinke 2020, algorithm 3.
+      Karney 2016, "Sampling exactly from the normal distribution", section 2 (whole part by its own law, then the rest);
+      Canonne, Kamath, Steinke 2020, algorithm 1 (what is kept).
     """
     variance = _positive(variance, "variance")
     p, q = variance.numerator, variance.denominator
-    root = math.isqrt(p // q)
-    if root >= 2:
-        centre = Fraction(root)
-        scale = variance / centre
-    else:
-        scale = Fraction(root + 1)
-        centre = variance / scale
-    # (|y| - a/b)^2 q / (2p) = (b|y| - a)^2 q / (2 p b^2)
-    a, b = centre.numerator, centre.denominator
-    exponent = Fraction(q, 2 * p * b * b)
-    if exponent.denominator > _FITS or scale.numerator > 1 << 50:
+    step = 1 << max(0, (math.isqrt(p // q) >> _FINE).bit_length() - 1)
+    if step > 1 and 2 * p > _FITS:
         raise PrivacyError(
             f"a discrete Gaussian's variance {p}/{q} has too many digits for exact arithmetic",
             hint="round it up with rational_variance, or use a coarser grid",
         )
+    exponent = Fraction(step * step * q, 2 * p)
 
     def candidates(wanted: int) -> np.ndarray:
-        drawn = _laplace_candidates(scale, wanted, source)
-        kept: np.ndarray = drawn[_keep(np.abs(b * np.abs(drawn) - a), exponent, source)]
-        return kept
+        found = half_gaussian(exponent, wanted, source)
+        if step > 1:
+            rest = source.below(step, wanted)
+            found *= step
+            found += rest
+            # (y^2 - (y - r)^2) / (2 p / q) = (2 y - r) r q / (2 p)
+            found = found[bernoulli_exp((2 * found - rest) * (rest * q), 2 * p, source)]
+        negative = source.below(2, len(found)).astype(bool)
+        signed: np.ndarray = np.where(negative, -found, found)
+        return signed[~(negative & (found == 0))]  # 0 must not come twice
 
-    return _pieces(size, candidates)
+    return _pieces(size, candidates, spare=64)
 
 
 def rational_variance(stddev: float) -> Fraction:
@@ -122,11 +125,12 @@ def rational_variance(stddev: float) -> Fraction:
     return Fraction(math.ceil(exact * (1 << places)), 1 << places)
 
 
-def _pieces(size: int, candidates: Callable[[int], np.ndarray]) -> np.ndarray:
+def _pieces(size: int, candidates: Callable[[int], np.ndarray], *, spare: int) -> np.ndarray:
+    """So many results of `candidates`, of which about one in `spare` is rejected."""
     found = np.empty(size, dtype=np.int64)
     done = 0
     while done < size:
-        piece = candidates(min(_PIECE, size - done + (size - done) // 2 + 16))[: size - done]
+        piece = candidates(min(_PIECE, size - done + (size - done) // spare + 16))[: size - done]
         found[done : done + len(piece)] = piece
         done += len(piece)
     return found
@@ -143,21 +147,6 @@ def _laplace_candidates(scale: Fraction, wanted: int, source: RandomSource) -> n
     keep = ~(negative & (magnitude == 0))  # 0 must not come twice
     signed: np.ndarray = np.where(negative, -magnitude, magnitude)[keep]
     return signed
-
-
-def _keep(distances: np.ndarray, exponent: Fraction, source: RandomSource) -> np.ndarray:
-    """Bernoulli(exp(-distance^2 * exponent)), whatever the size of the distance."""
-    factor, denominator = exponent.numerator, exponent.denominator
-    reach = math.isqrt((_FITS - 1) // factor)
-    near = np.minimum(distances, reach)
-    accepted = bernoulli_exp(near * near * factor, denominator, source)
-    for place in np.flatnonzero(accepted & (distances > reach)):  # next to never: the rest of the exponent
-        rest = (int(distances[place]) ** 2 - reach**2) * factor
-        while accepted[place] and rest > 0:
-            part = min(rest, _FITS - 1)
-            accepted[place] = bool(bernoulli_exp(np.array([part]), denominator, source)[0])
-            rest -= part
-    return accepted
 
 
 def _bernoulli_exp_fraction(numerators: np.ndarray, denominator: int, source: RandomSource) -> np.ndarray:

@@ -95,8 +95,9 @@ def near_gaussian(flat: Flat, delta: float, *, highest: float) -> NearGaussian |
     if extra > _MOST_EXTRA:
         return None
     parts = Counter[Event]({_as_gaussian(whole): count for whole, count in flat.parts.items()})
+    (gaussian,) = flatten(parts, flat.neighbours)  # disjoint parts have been told apart before
     return NearGaussian(
-        flat=flatten(parts, flat.neighbours),
+        flat=gaussian,
         extra=2 * extra,
         factor=math.exp(extra),
         spare=_SPARE * delta,
