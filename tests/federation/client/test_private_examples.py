@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,7 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
     values = private_job()
     folder = tmp_path_factory.mktemp("site")
     federation = Federation({"s": at_site(folder, values, data={"simulate": "1/1"})}, values)
@@ -75,7 +74,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
     settled = build_job(job_from_values(values)).simulation.settled_privacy
     assert settled is not None
     params = task.bind(schema_from_card(schema)).init_params(3)
-    yield Asked(federation, params, parts.strategy.local_work(1), settled.noise_multiplier)
+    return Asked(federation, params, parts.strategy.local_work(1), settled.noise_multiplier)
 
 
 def test_as_much_noise_as_the_job_needs_or_more_will_do(asked: Asked) -> None:
@@ -137,7 +136,13 @@ def test_steps_that_nobody_promised_are_refused(tmp_path: Path) -> None:
     [
         ({"privacy": PRIVACY | {"mechanism": {"use": "gaussian"}}}, "hides whole clients"),
         (
-            {"task": {"use": "classification", "model": "linear", "preprocess": {"use": "standardize", "fit": "client"}}},
+            {
+                "task": {
+                    "use": "classification",
+                    "model": "linear",
+                    "preprocess": {"use": "standardize", "fit": "client"},
+                }
+            },
             "one example would change",
         ),
         ({"pipeline": {"stages": [{"use": "local_gaussian", "norm": 1.0}]}}, "adds noise that hides clients"),

@@ -20,7 +20,7 @@ from hanse.core.protocols import Task
 from hanse.pipeline.dp_sgd import DPSGD
 from hanse.pipeline.pipeline import Pipeline
 from hanse.privacy.accountant import account, costliest
-from hanse.privacy.events import Disjoint, Event, Gaussian, PoissonSampled, Repeated
+from hanse.privacy.events import Disjoint, Event, Repeated
 from hanse.rounds.privacy.budgeting import calibrated, check_budget
 from hanse.rounds.privacy.local import randomising_stage
 from hanse.rounds.privacy.releases import check_releases, quiet
