@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 from tests.cli.conftest import JOB, Hanse
@@ -82,3 +83,47 @@ def test_check_and_privacy_tell_of_noise_at_the_client(hanse: Hanse, job: Path) 
     assert hanse("run", job, *private, "--no-report").code == 0
     (run,) = Path("runs").iterdir()
     assert "Of one client's own reports" in " ".join(hanse("privacy", run.name).out.split())
+
+
+EXAMPLES = (
+    *("--set", "strategy={use='fedavg', local={batch_size=5}}"),
+    *("--set", "task.preprocess='none'"),
+    *("--set", "privacy={unit='example', mechanism={use='dp_sgd', clip_norm=2.0}, budget={epsilon=4.0, delta=1e-5}}"),
+)
+
+
+def test_check_and_privacy_tell_of_single_examples(hanse: Hanse, job: Path) -> None:
+    said = hanse("check", job, *EXAMPLES)
+    assert said.code == 0, said.err
+    flat = " ".join(said.out.split())
+    for words in (
+        "added by each client in each of its steps",
+        "each clipped to 2",
+        "of one example, towards everybody but its client; the budget is ε = 4",
+        "costs most client `client-",
+        "is in a batch with probability",
+    ):
+        assert words in flat, flat
+    assert hanse("run", job, *EXAMPLES, "--no-report").code == 0
+    (run,) = Path("runs").iterdir()
+    flat = " ".join(hanse("privacy", run.name).out.split())
+    assert "differ in one example of one client" in flat
+    assert "How many examples each client holds is not hidden" in flat
+    told = json.loads(hanse("privacy", run.name, "--json").out)
+    assert (told["unit"], told["budget"]) == ("example", {"epsilon": 4.0, "delta": 1e-5})
+    assert {found["neighbours"] for found in told["rounds"]} == {"zero-out-one"}
+    assert told["rounds"][-1]["epsilon"] <= 4.0
+
+
+def test_check_refuses_what_is_no_promise_to_examples(hanse: Hanse, job: Path) -> None:
+    for change, words in (
+        ("privacy.unit='exmaple'", "did you mean `example`"),
+        ("privacy.mechanism={use='gaussian'}", "hides whole clients"),
+        ("privacy.mechanism={use='dp_sgd', clip_norm=1.0, seed=1}", "there is no such setting"),
+        ("privacy.budget={epsilon=4.0}", "a budget without delta"),
+        ("task.preprocess={use='standardize', fit='client'}", "one example would change"),
+        ("strategy.local={batch_size=5, example_privacy={clip_norm=1.0, noise_multiplier=1.0}}", "no ledger accounts"),
+    ):
+        refused = hanse("check", job, *EXAMPLES, "--set", change)
+        assert refused.code != 0, change
+        assert words in " ".join(refused.err.split()), refused.err

@@ -18,6 +18,7 @@ from hanse.privacy.events import (
     Composed,
     CorrelatedGaussian,
     DiscreteGaussian,
+    Disjoint,
     Event,
     FixedSizeSampled,
     Gaussian,
@@ -63,6 +64,7 @@ EVENTS = st.recursive(
         st.builds(FixedSizeSampled, sample=st.just(3), population=st.integers(3, 10**9), event=inner),
         st.builds(Composed, events=st.lists(inner, min_size=1, max_size=3).map(tuple)),
         st.builds(Repeated, event=inner, count=WHOLE),
+        st.builds(Disjoint, partition=st.text(min_size=1), parts=st.lists(inner, min_size=1, max_size=3).map(tuple)),
     ),
     max_leaves=5,
 )
@@ -94,6 +96,7 @@ EXAMPLES: tuple[Event, ...] = (
     FixedSizeSampled(sample=1, population=2, event=Gaussian(noise_multiplier=1)),
     Composed(events=(Gaussian(noise_multiplier=1), LocalEpsilon(epsilon=1))),
     Repeated(event=Gaussian(noise_multiplier=1), count=2),
+    Disjoint(partition="clients", parts=(Gaussian(noise_multiplier=1), LocalEpsilon(epsilon=1))),
 )
 
 

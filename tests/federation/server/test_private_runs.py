@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from hanse.jobs.assemble import build_job
+from hanse.jobs.job import job_from_values
 from hanse.privacy.ledger import PrivacyLedger
 from hanse.rounds.privacy.run import scope_of
 from tests.federation.server.test_runner import JOB, Federation, federation, job, simulated
@@ -51,3 +53,31 @@ def test_noise_is_nobodys_to_repeat_and_each_round_is_charged(federation: Federa
         ledger = PrivacyLedger(federation.folder / "privacy.sqlite", scope=scope_of(run))
         assert [entry.key.round for entry in ledger.entries()] == [1, 2, 3]
         assert ledger.spent(delta=1e-4).epsilon <= 20.0
+
+
+EXAMPLES: dict[str, Any] = {
+    "task": {**JOB["task"], "preprocess": "none"},
+    "strategy": {"use": "fedavg", "local": {"batch_size": 16, "optimizer": {"use": "sgd", "lr": 0.05}}},
+    "privacy": {
+        "unit": "example",
+        "mechanism": {"use": "dp_sgd", "clip_norm": 1.0},
+        "budget": {"epsilon": 3.0, "delta": 1e-4},
+    },
+}
+
+
+def test_single_examples_are_hidden_by_their_sites_and_each_round_is_charged(federation: Federation) -> None:
+    values = job(**EXAMPLES)
+    federation.open_sites(values)
+    card = federation.ended(federation.submit(values))
+    assert card.status == "finished", card
+    assert card.model_sha256 == simulated(values).sha256()  # these sites draw their noise from the job's seed
+    settled = build_job(job_from_values(values)).simulation.settled_privacy
+    assert settled is not None
+    ledger = PrivacyLedger(federation.folder / "privacy.sqlite", scope=scope_of(card.id))
+    assert [entry.key.round for entry in ledger.entries()] == [1, 2, 3]
+    spent = ledger.spent(delta=1e-4).epsilon
+    assert spent <= 3.0
+    planned = settled.planned()
+    assert planned is not None
+    assert spent == pytest.approx(planned.epsilon)  # who takes part is seen here and there: nothing is claimed for it
