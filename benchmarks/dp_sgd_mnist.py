@@ -151,7 +151,9 @@ def main() -> None:
             plain = argparse.Namespace(**{**vars(told), "lr": told.plain_lr or told.lr})
             results.append(run(plain, seed, None))
         for result in results[-2 if told.plain else -1 :]:
-            private = f"eps {result.epsilon:.3f}, noise {result.noise_multiplier:.3f}" if result.epsilon else "no privacy"
+            private = (
+                f"eps {result.epsilon:.3f}, noise {result.noise_multiplier:.3f}" if result.epsilon else "no privacy"
+            )
             print(
                 f"{result.model}, seed {result.seed}, {result.steps} steps, {private}: accuracy {result.accuracy:.4f} "
                 f"({result.cpu_seconds:.0f} CPU seconds)",

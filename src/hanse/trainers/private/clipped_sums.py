@@ -96,15 +96,16 @@ class ClippedSums:
           NonFiniteUpdateError: An example's gradient has no finite norm.
           TaskError: The model changes its buffers.
         """
-        totals = [torch.zeros_like(parameter, memory_format=torch.contiguous_format) for parameter in self._parameters]
-        if not len(x):
-            return totals
-        way = self._way(x, y)
-        for inputs, targets in zip(x.split(way.at_once or 1), y.split(way.at_once or 1), strict=True):
+        totals: dict[int, Tensor] = {}
+        way = self._way(x, y) if len(x) else _Way(1)
+        for inputs, targets in zip(x.split(way.at_once or 1), y.split(way.at_once or 1), strict=True) if len(x) else ():
             with buffers_untouched(self._module):
                 pieces = self._alone(inputs, targets) if way.at_once is None else self._pieces(inputs, targets)
-            _add(totals, pieces, clip_norm)
-        return totals
+            _add(totals, pieces, clip_norm, self._parameters[0].dtype)
+        return [
+            totals[i] if i in totals else torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+            for i, parameter in enumerate(self._parameters)
+        ]
 
     def _way(self, x: Tensor, y: Tensor) -> _Way:
         kind = x.shape[1:], x.dtype, y.shape[1:], y.dtype
@@ -167,9 +168,10 @@ class ClippedSums:
     def _once(self, x: Tensor, y: Tensor) -> tuple[Recording, dict[int, Tensor]]:
         inside = {i for layer in self._forms for i in self._positions(layer)}
         outside = [i for i in range(len(self._parameters)) if i not in inside]
-        with recorded(self._forms) as recording, torch.enable_grad():
+        lanes = bool(outside) or not self._row_wise
+        with recorded(self._forms, lanes=lanes) as recording, torch.enable_grad():
             copies = [self._copies(i, len(x)) for i in outside]
-            total = self._total(x, y, dict(zip(outside, copies, strict=True)))
+            total = self._lanes(x, y, dict(zip(outside, copies, strict=True))) if lanes else self._rows(x, y)
             known = [self._parameters[i] for i in sorted(inside)]
             found = torch.autograd.grad(total, [*copies, *known], allow_unused=True)
         others = found[len(copies) :]
@@ -185,10 +187,12 @@ class ClippedSums:
         gradients = zip(outside, found, strict=False)
         return recording, {i: gradient.detach() for i, gradient in gradients if gradient is not None}
 
-    def _total(self, x: Tensor, y: Tensor, copies: dict[int, Tensor]) -> Tensor:
+    def _rows(self, x: Tensor, y: Tensor) -> Tensor:
+        """The sum of the examples' losses, of one pass over a batch."""
+        return total_loss(self._loss, self._module(x), y)
+
+    def _lanes(self, x: Tensor, y: Tensor, copies: dict[int, Tensor]) -> Tensor:
         """The sum of the examples' losses, each that of a batch of one."""
-        if self._row_wise and not copies:
-            return total_loss(self._loss, self._module(x), y)
 
         def one(own: dict[int, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
             with in_place_of({id(self._parameters[i]): copy for i, copy in own.items()}, self._module):
@@ -213,7 +217,7 @@ class ClippedSums:
         return [self._place[id(parameter)] for parameter in both if parameter is not None]
 
 
-def _add(totals: list[Tensor], pieces: list[Piece], clip_norm: float) -> None:
+def _add(totals: dict[int, Tensor], pieces: list[Piece], clip_norm: float, dtype: torch.dtype) -> None:
     """Add the clipped gradients of a piece's examples."""
     if not pieces:
         return
@@ -226,7 +230,7 @@ def _add(totals: list[Tensor], pieces: list[Piece], clip_norm: float) -> None:
         )
     scales = clip_norm / norms.clamp_(min=clip_norm)
     if scales.min().item() > _DENORMAL:
-        scales = scales.to(totals[0].dtype)
+        scales = scales.to(dtype)
     for positions, gradients in pieces:
         for i, total in zip(positions, gradients.weighted(scales), strict=True):
-            totals[i].add_(total)
+            totals[i] = totals[i].add_(total) if i in totals else total

@@ -22,15 +22,19 @@ class Recording:
 
 
 @contextmanager
-def recorded(layers: Mapping[nn.Module, CoveredLayer]) -> Iterator[Recording]:
+def recorded(layers: Mapping[nn.Module, CoveredLayer], *, lanes: bool) -> Iterator[Recording]:
     """Let layers record what they are given, and in a backward pass the gradients of what they gave.
 
-    Inside, gradients with regard to their parameters are None. Works under `torch.vmap`, with one lane an example.
+    Inside, gradients with regard to their parameters are None.
+
+    Args:
+      layers: The layers, each with its covered form.
+      lanes: Whether they are called under `torch.vmap`, with one lane an example.
     """
     recording = Recording()
     try:
         for layer, form in layers.items():
-            layer.forward = _forward(layer, form, recording)  # type: ignore[method-assign]
+            layer.forward = _forward(layer, form, recording, lanes=lanes)  # type: ignore[method-assign]
         yield recording
     finally:
         for layer in layers:
@@ -83,12 +87,13 @@ def in_place_of(copies: Mapping[int, Tensor], module: nn.Module) -> Iterator[Non
             layer._parameters[name] = parameter
 
 
-def _forward(layer: nn.Module, form: CoveredLayer, recording: Recording) -> Any:
-    weight = layer.weight
+def _forward(layer: nn.Module, form: CoveredLayer, recording: Recording, *, lanes: bool) -> Any:
+    weight, use = layer.weight, _Use(layer, form, recording)
+    apply: Any = _RecordedLanes.apply if lanes else _Recorded.apply
 
     def forward(x: Tensor) -> Any:
         # the weight is given so that autograd has a way back to here; it gets no gradient
-        return _Recorded.apply(form.before(x), weight, _Use(layer, form, recording))
+        return apply(form.before(x), weight, use)
 
     return forward
 
@@ -104,13 +109,10 @@ class _Recorded(torch.autograd.Function):
     """A covered layer's weights at work."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, use: _Use) -> Tensor:
-        return use.form.forward(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, _Use], output: Tensor) -> None:
-        x, _, ctx.use = inputs
+    def forward(ctx: Any, x: Tensor, weight: Tensor, use: _Use) -> Tensor:
         ctx.save_for_backward(x)
+        ctx.use = use
+        return use.form.forward(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
@@ -119,13 +121,25 @@ class _Recorded(torch.autograd.Function):
         use.recording.of.setdefault(use.layer, []).append((x.detach(), grad))  # with its graph it would hold itself
         return (use.form.below(grad, x) if ctx.needs_input_grad[0] else None), None, None
 
+
+class _RecordedLanes(torch.autograd.Function):
+    """The same under `vmap`, whose lanes are made a batch here; PyTorch takes 40 us longer to call such a function."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, use: _Use) -> Tensor:
+        raise UnsuitableError("a layer was given no lanes in `vmap`")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, _Use], output: Tensor) -> None:
+        return
+
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, weight: Tensor, use: _Use) -> tuple[Tensor, int]:
         if in_dims[1] is not None:
-            raise UnsuitableError
+            raise UnsuitableError("a layer's weight differs from lane to lane")
         x = x.expand(info.batch_size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
         if not use.form.folds:
             return _Recorded.apply(x, weight, use), 0  # type: ignore[no-untyped-call]
         if x.dim() < 3 or x.shape[1] != 1:
-            raise UnsuitableError
+            raise UnsuitableError("a layer was given something else than a batch of one")
         return _Recorded.apply(x[:, 0], weight, use).unsqueeze(1), 0  # type: ignore[no-untyped-call]
