@@ -127,7 +127,7 @@ class IntegerNoise:
             raise PrivacyError(
                 f"round {update.round}: client `{update.client}`: {sorted(update.extras)} would be sent beside the "
                 "delta without noise; nothing was sent",
-                hint='noise in shares goes with strategies that upload a delta alone; use mechanism = { use = "gaussian" }',
+                hint='use a strategy that uploads a delta alone, or mechanism = { use = "gaussian" }',
             )
         whole = self._rounded(update, rng)
         whole += self._share(len(whole), rng)
@@ -162,7 +162,9 @@ class IntegerNoise:
             whole = rng.random(len(scaled))
             whole += scaled
             rounded: np.ndarray = np.floor(whole, out=whole).astype(np.int64)
-            if int(np.dot(rounded, rounded)) <= self.norm_squared:  # exact: the bound holds, whatever was computed before
+            if (
+                int(np.dot(rounded, rounded)) <= self.norm_squared
+            ):  # exact: the bound holds, whatever was computed before
                 return rounded
         raise NonFiniteUpdateError(
             f"round {update.round}: client `{update.client}`: its delta can't be rounded within a norm of "

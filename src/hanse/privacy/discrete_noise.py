@@ -68,9 +68,9 @@ def discrete_laplace(scale: Fraction, size: int, source: RandomSource) -> np.nda
 def discrete_gaussian(variance: Fraction, size: int, source: RandomSource) -> np.ndarray:
     """Whole numbers x with probability proportional to exp(-x^2 / (2 variance)), `int64[size]`.
 
-    With m a power of two of at most sigma / 64, a magnitude is y = m h + r: h is drawn from half a discrete Gaussian of parameter
-    sigma / m, by a table, r uniform below m, and y is kept with probability exp(-(2 m h r + r^2) / (2 variance)), which
-    is near 1. A sign makes it whole; of the two zeros one is thrown away.
+    With m a power of two of at most sigma / 64, a magnitude is y = m h + r: h is drawn from half a discrete Gaussian of
+    parameter sigma / m, by a table, r uniform below m, and y is kept with probability
+    exp(-(2 m h r + r^2) / (2 variance)), which is near 1. A sign makes it whole; of the two zeros one is thrown away.
 
     Args:
       variance: The parameter sigma^2, > 0 (the noise's variance is this or a little less); see `rational_variance`.
@@ -81,7 +81,7 @@ def discrete_gaussian(variance: Fraction, size: int, source: RandomSource) -> np
       PrivacyError: sigma^2 as a fraction has too many digits for exact arithmetic in 64 bits.
 
     References:
-      Karney 2016, "Sampling exactly from the normal distribution", section 2 (whole part by its own law, then the rest);
+      Karney 2016, "Sampling exactly from the normal distribution" (the whole part by its own law, then the rest).
       Canonne, Kamath, Steinke 2020, algorithm 1 (what is kept).
     """
     variance = _positive(variance, "variance")
@@ -104,7 +104,8 @@ def discrete_gaussian(variance: Fraction, size: int, source: RandomSource) -> np
             found = found[bernoulli_exp((2 * found - rest) * (rest * q), 2 * p, source)]
         negative = source.below(2, len(found)).astype(bool)
         signed: np.ndarray = np.where(negative, -found, found)
-        return signed[~(negative & (found == 0))]  # 0 must not come twice
+        kept: np.ndarray = signed[~(negative & (found == 0))]  # 0 must not come twice
+        return kept
 
     return _pieces(size, candidates, spare=64)
 

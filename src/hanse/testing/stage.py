@@ -98,7 +98,9 @@ def _check_halves(stage: Stage, update: Update, key: int) -> None:
     require(
         fingerprint(_encode(stage, update, key)) == marks, f"{name}.encode draws randomness from elsewhere than `rng`"
     )
-    private = isinstance(stage, Randomises | SharesNoise)  # tells nothing beside its noisy numbers, so every client has one example
+    private = isinstance(
+        stage, Randomises | SharesNoise
+    )  # tells nothing beside its noisy numbers, so every client has one example
     for label in ("client", "round") if private else ("client", "round", "num_examples"):
         require(getattr(sent, label) == getattr(update, label), f"{name}.encode changed the update's {label}")
     require(

@@ -51,3 +51,17 @@ def test_noise_is_nobodys_to_repeat_and_each_round_is_charged(federation: Federa
         ledger = PrivacyLedger(federation.folder / "privacy.sqlite", scope=scope_of(run))
         assert [entry.key.round for entry in ledger.entries()] == [1, 2, 3]
         assert ledger.spent(delta=1e-4).epsilon <= 20.0
+
+
+def test_shares_of_a_cohort_whose_size_no_site_knows_are_refused(federation: Federation) -> None:
+    values = job(
+        **PRIVATE
+        | {
+            "pipeline": {"stages": [{"use": "clip", "norm": 0.5}]},
+            "privacy": {"mechanism": {"use": "distributed"}, "budget": {"epsilon": 20.0, "delta": 1e-4}},
+        }
+    )
+    federation.open_sites(values)
+    card = federation.ended(federation.submit(values))
+    assert card.status == "failed", card
+    assert "no site knows how many it is among" in str(card)

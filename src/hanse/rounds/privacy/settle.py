@@ -54,9 +54,7 @@ def settle_privacy(
     if isinstance(privacy.mechanism, DistributedNoise):
         spec = task.init_params(settings.seed).spec
         known = len(population.clients) if amplified else None  # no site knows it, and all must settle the same
-        return settle_distributed(
-            privacy, privacy.mechanism, pipeline, settings, spec, known, amplified=amplified
-        )
+        return settle_distributed(privacy, privacy.mechanism, pipeline, settings, spec, known, amplified=amplified)
     if isinstance(privacy.mechanism, CorrelatesRounds):
         return settle_correlated(privacy, privacy.mechanism, pipeline, settings, len(population.clients))
     return settle_central(privacy, privacy.mechanism, pipeline, settings, len(population.clients), amplified=amplified)
