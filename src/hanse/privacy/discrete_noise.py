@@ -21,6 +21,7 @@ from hanse.privacy.half_gaussian import half_gaussian
 from hanse.privacy.random_source import RandomSource
 
 _FITS = 1 << 62
+_FEW = 13  # bits that are compared at a time
 _FINE = 6  # magnitudes come in steps of at most sigma / 2^6, so that few are drawn again
 _PIECE = 1 << 20  # numbers made at a time: bounded memory
 
@@ -160,7 +161,7 @@ def _bernoulli_exp_fraction(numerators: np.ndarray, denominator: int, source: Ra
     alive = np.arange(len(numerators))
     k = 1
     while len(alive):
-        again = source.below(denominator, len(alive)) < numerators[alive]
+        again = _bernoulli(numerators[alive], denominator, source)
         if k > 1:
             places = np.flatnonzero(again)
             again[places] = source.below(k, len(places)) == 0
@@ -169,6 +170,22 @@ def _bernoulli_exp_fraction(numerators: np.ndarray, denominator: int, source: Ra
         alive = alive[again]
         k += 1
     return accepted
+
+
+def _bernoulli(numerators: np.ndarray, denominator: int, source: RandomSource) -> np.ndarray:
+    """Bernoulli(f) for f = numerator / denominator in [0, 1].
+
+    A uniform number is compared with f a few bits at a time: next to always the first ones tell.
+    """
+    if denominator > _FITS >> _FEW or denominator < 1 << _FEW:
+        return source.below(denominator, len(numerators)) < numerators
+    whole, rest = np.divmod(numerators << _FEW, denominator)
+    drawn = source.below(1 << _FEW, len(numerators))
+    less: np.ndarray = drawn < whole
+    open_places = np.flatnonzero(drawn == whole)
+    if len(open_places):
+        less[open_places] = _bernoulli(rest[open_places], denominator, source)
+    return less
 
 
 def _bernoulli_exp_one(size: int, source: RandomSource) -> np.ndarray:
