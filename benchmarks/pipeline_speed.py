@@ -25,12 +25,19 @@ from hanse.core.aggregate import Aggregate
 from hanse.core.messages import Update
 from hanse.core.params import Params
 from hanse.core.protocols import Stage
-from hanse.core.randomness import stream
+from hanse.core.randomness import from_system, stream
 from hanse.pipeline.binding import PipelineRound
 from hanse.pipeline.clip import Clip
+from hanse.pipeline.distributed import DistributedNoise
+from hanse.pipeline.gaussian import CentralGaussian
+from hanse.pipeline.integer_noise import Kind
 from hanse.pipeline.pipeline import Pipeline
 from hanse.pipeline.quantize import Quantize
 from hanse.pipeline.rotate import Rotate
+from hanse.rounds.privacy.distributed import settle_distributed
+from hanse.rounds.privacy.settings import PrivacySettings
+from hanse.rounds.selection import Uniform
+from hanse.rounds.settings import RoundSettings
 from hanse.testing.fakes import make_update
 
 MCMAHAN_CNN = 1_663_370
@@ -74,10 +81,37 @@ def measured(tried: Steps, *, turns: int) -> dict[str, float]:
     return {name: 1e3 * seconds for name, seconds in best.items()}
 
 
+def private_steps(update: Update) -> Steps:
+    """What privacy costs beside the stages: noise once at the server, or a share of it at each client."""
+    total = Aggregate(delta=update.delta, num_clients=100, num_examples=100)
+    clip, central = Clip(norm=1.0), CentralGaussian(noise_multiplier=1.0)
+    found: Steps = {"gaussian, server": lambda: central.release(total, clip, from_system())}
+    kinds: tuple[Kind, ...] = ("discrete_gaussian", "skellam")
+    for kind in kinds:
+        mechanism = DistributedNoise(noise=kind, noise_multiplier=1.0)
+        settled = settle_distributed(
+            PrivacySettings(mechanism=mechanism, delta=1e-5),
+            mechanism,
+            Pipeline(stages=(clip,), weighting="uniform"),
+            RoundSettings(rounds=1, cohort=Uniform(size=100)),
+            update.delta.spec,
+            100,
+            amplified=False,
+        )
+        pipeline = settled.pipeline.in_round(PipelineRound(round=1, seed=7, cohort=100), update.delta.spec)
+        *before, noisy = pipeline.stages
+        rotated = update
+        for stage in before:
+            rotated = stage.encode(rotated, stream(1, "b"))
+        found[f"{kind.replace('discrete_', '')} share"] = lambda s=noisy, u=rotated: s.encode(u, from_system())
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=MCMAHAN_CNN, help="elements; by default those of McMahan's CNN")
     parser.add_argument("--bits", type=int, default=8)
+    parser.add_argument("--private", action="store_true", help="noise too: at the server, and in shares of 100 clients")
     parser.add_argument("--turns", type=int, default=60)
     parser.add_argument("--json", type=Path)
     told = parser.parse_args()
@@ -89,8 +123,9 @@ def main() -> None:
         "copy, and scale": lambda: copy_and_scale(vector),
         "scaled copy": lambda: vector * np.float32(0.5),
     }
-    took = measured({**units, **steps(pipeline, update)}, turns=told.turns)
-    total = sum(spent for name, spent in took.items() if name not in units)
+    private = private_steps(update) if told.private else {}
+    took = measured({**units, **steps(pipeline, update), **private}, turns=told.turns)
+    total = sum(spent for name, spent in took.items() if name not in units and name not in private)
     print(f"{'':18s} {'ms':>7s} {'x copy, and scale':>18s} {'x scaled copy':>14s}")
     for name, spent in [*took.items(), ("all stages", total)]:
         print(f"{name:18s} {spent:7.3f} {spent / took['copy, and scale']:18.1f} {spent / took['scaled copy']:14.1f}")

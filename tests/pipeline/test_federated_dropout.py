@@ -111,6 +111,4 @@ def test_bad_settings_and_places_are_refused() -> None:
     values = update.delta.numpy().copy()
     values[3] = np.nan
     with pytest.raises(NonFiniteUpdateError):
-        in_round(update.delta).encode(
-            replace(update, delta=update.delta.with_vector(values)), np.random.default_rng(0)
-        )
+        in_round(update.delta).encode(replace(update, delta=update.delta.with_vector(values)), np.random.default_rng(0))

@@ -91,6 +91,17 @@ def test_bernoulli_exp_by_enumeration(numerator: int, denominator: int) -> None:
     assert sum(found.values()) + undecided == 1
 
 
+def test_bernoulli_a_few_bits_at_a_time_by_enumeration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discrete_noise, "_FEW", 2)
+    for numerator in (0, 1, 4, 6, 7):
+        found, undecided = enumerate_paths(
+            lambda source, n=numerator: bool(discrete_noise._bernoulli(np.array([n]), 7, source)[0]), Fraction(1, 4**9)
+        )
+        accepted, wanted = found.get(True, Fraction(0)), Fraction(numerator, 7)
+        assert accepted <= wanted <= accepted + undecided
+        assert undecided <= Fraction(1, 4**9)
+
+
 @pytest.mark.parametrize("scale", [Fraction(1), Fraction(2, 3)])
 def test_laplace_candidates_by_enumeration(scale: Fraction) -> None:
     """Before rejection is repeated, results come in the ratio exp(-1/scale), and both signs alike."""
@@ -146,6 +157,7 @@ def test_half_gaussian_by_enumeration(monkeypatch: pytest.MonkeyPatch, exponent:
     """With words of 3 bits most draws need several: each result's probability brackets that of the equation."""
     monkeypatch.setattr(half, "WORD", 3)
     half._table.cache_clear()
+    half._boundaries.cache_clear()
     try:
         found, undecided = enumerate_paths(
             lambda source: int(half.half_gaussian(exponent, 1, source)[0]), Fraction(1, 8**7)
@@ -165,7 +177,7 @@ def test_half_gaussian_by_enumeration(monkeypatch: pytest.MonkeyPatch, exponent:
 def test_a_boundary_that_digits_do_not_tell_is_computed_to_more(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = half._boundaries(Fraction(1, 50), 62)
     monkeypatch.setattr(half, "_GUARD", -10)  # at first too few digits
-    assert half._boundaries(Fraction(1, 50), 62) == wanted
+    assert half._boundaries.__wrapped__(Fraction(1, 50), 62) == wanted
     assert wanted == sorted(wanted)
     assert wanted[-1] == 2**62 - 1
 

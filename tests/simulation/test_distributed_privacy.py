@@ -144,9 +144,7 @@ def test_it_is_said_towards_whom_it_holds(federation: FederatedDataset, task: Ca
         ((Clip(norm=1, adaptive=True),), DistributedNoise(), "adaptive clip"),
     ],
 )
-def test_refusals(
-    federation: FederatedDataset, task: CallableTask, stages: Any, mechanism: Any, words: str
-) -> None:
+def test_refusals(federation: FederatedDataset, task: CallableTask, stages: Any, mechanism: Any, words: str) -> None:
     with pytest.raises(PrivacyError, match=words) as caught:
         _ = shared(
             federation, task, pipeline=Pipeline(stages=stages, weighting="uniform"), mechanism=mechanism

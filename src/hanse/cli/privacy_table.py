@@ -21,8 +21,8 @@ _RELATIONS = {
 }
 
 _SHARES = (
-    "Clients added the noise in shares: this holds towards whoever sees sums alone. Under a plain `sum` the server sees "
-    "each reply, with a share of the noise; towards it a secure sum is needed."
+    "Clients added the noise in shares: this holds towards whoever sees sums alone. Under a plain `sum` the server "
+    "sees each reply, with a share of the noise; towards it a secure sum is needed."
 )
 
 
@@ -108,9 +108,9 @@ def _noise(settled: SettledPrivacy) -> str:
         stage: Any = settled.pipeline.stages[-1]
         n, cohort = settled.settings.min_clients, settled.pipeline.aggregator.expected  # type: ignore[attr-defined]
         return (
-            f"multiplier {noise:.4g} in shares of clients, {n} of {cohort:g} of them sure: standard deviation {scale:.4g} "
-            f"on the sum, for a clip of {clip.sensitivity:g}; whole numbers of {stage.bits} bits, in units of "
-            f"{stage.granularity:.3g}"
+            f"multiplier {noise:.4g} in shares of clients, {n} of {cohort:g} of them sure: standard deviation "
+            f"{scale:.4g} on the sum, for a clip of {clip.sensitivity:g}; whole numbers of {stage.bits} bits, in units "
+            f"of {stage.granularity:.3g}"
         )
     if settled.factorisation is None:
         return f"multiplier {noise:.4g}: standard deviation {scale:.4g} on the sum, for a clip of {clip.sensitivity:g}"

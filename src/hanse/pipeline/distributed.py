@@ -37,7 +37,7 @@ class DistributedNoise:
         stays what it is when it is added up.
       noise_multiplier: z, standard deviation of n shares over the clip norm, > 0. None takes what the budget allows.
       bits: b, 8 to 24: residues modulo 2ᵇ. γ follows from it, from the clip, the cohort and the noise.
-      max_dropout: Share of a cohort that may fail, or tell the server its noise, in [0, 1). Each client adds more for it.
+      max_dropout: Share of a cohort that may fail, or tell the server its noise, in [0, 1). Clients add more for it.
       beta: Probability β, in (0, 1), of drawing a vector's rounding again, at most; a smaller one lets more norm pass.
       secret_cohorts: Whether those towards whom it is private do not know who took part, so that sampling makes a round
         cost less. The server knows; in a federation it is never claimed.

@@ -127,7 +127,7 @@ class IntegerNoise:
             raise PrivacyError(
                 f"round {update.round}: client `{update.client}`: {sorted(update.extras)} would be sent beside the "
                 "delta without noise; nothing was sent",
-                hint='noise in shares goes with strategies that upload a delta alone; use mechanism = { use = "gaussian" }',
+                hint='use a strategy that uploads a delta alone, or mechanism = { use = "gaussian" }',
             )
         whole = self._rounded(update, rng)
         whole += self._share(len(whole), rng)

@@ -21,6 +21,7 @@ from hanse.privacy.half_gaussian import half_gaussian
 from hanse.privacy.random_source import RandomSource
 
 _FITS = 1 << 62
+_FEW = 13  # bits that are compared at a time
 _FINE = 6  # magnitudes come in steps of at most sigma / 2^6, so that few are drawn again
 _PIECE = 1 << 20  # numbers made at a time: bounded memory
 
@@ -68,9 +69,9 @@ def discrete_laplace(scale: Fraction, size: int, source: RandomSource) -> np.nda
 def discrete_gaussian(variance: Fraction, size: int, source: RandomSource) -> np.ndarray:
     """Whole numbers x with probability proportional to exp(-x^2 / (2 variance)), `int64[size]`.
 
-    With m a power of two of at most sigma / 64, a magnitude is y = m h + r: h is drawn from half a discrete Gaussian of parameter
-    sigma / m, by a table, r uniform below m, and y is kept with probability exp(-(2 m h r + r^2) / (2 variance)), which
-    is near 1. A sign makes it whole; of the two zeros one is thrown away.
+    With m a power of two of at most sigma / 64, a magnitude is y = m h + r: h is drawn from half a discrete Gaussian of
+    parameter sigma / m, by a table, r uniform below m, and y is kept with probability
+    exp(-(2 m h r + r^2) / (2 variance)), which is near 1. A sign makes it whole; of the two zeros one is thrown away.
 
     Args:
       variance: The parameter sigma^2, > 0 (the noise's variance is this or a little less); see `rational_variance`.
@@ -81,7 +82,7 @@ def discrete_gaussian(variance: Fraction, size: int, source: RandomSource) -> np
       PrivacyError: sigma^2 as a fraction has too many digits for exact arithmetic in 64 bits.
 
     References:
-      Karney 2016, "Sampling exactly from the normal distribution", section 2 (whole part by its own law, then the rest);
+      Karney 2016, "Sampling exactly from the normal distribution" (the whole part by its own law, then the rest).
       Canonne, Kamath, Steinke 2020, algorithm 1 (what is kept).
     """
     variance = _positive(variance, "variance")
@@ -104,7 +105,8 @@ def discrete_gaussian(variance: Fraction, size: int, source: RandomSource) -> np
             found = found[bernoulli_exp((2 * found - rest) * (rest * q), 2 * p, source)]
         negative = source.below(2, len(found)).astype(bool)
         signed: np.ndarray = np.where(negative, -found, found)
-        return signed[~(negative & (found == 0))]  # 0 must not come twice
+        kept: np.ndarray = signed[~(negative & (found == 0))]  # 0 must not come twice
+        return kept
 
     return _pieces(size, candidates, spare=64)
 
@@ -159,7 +161,7 @@ def _bernoulli_exp_fraction(numerators: np.ndarray, denominator: int, source: Ra
     alive = np.arange(len(numerators))
     k = 1
     while len(alive):
-        again = source.below(denominator, len(alive)) < numerators[alive]
+        again = _bernoulli(numerators[alive], denominator, source)
         if k > 1:
             places = np.flatnonzero(again)
             again[places] = source.below(k, len(places)) == 0
@@ -168,6 +170,22 @@ def _bernoulli_exp_fraction(numerators: np.ndarray, denominator: int, source: Ra
         alive = alive[again]
         k += 1
     return accepted
+
+
+def _bernoulli(numerators: np.ndarray, denominator: int, source: RandomSource) -> np.ndarray:
+    """Bernoulli(f) for f = numerator / denominator in [0, 1].
+
+    A uniform number is compared with f a few bits at a time: next to always the first ones tell.
+    """
+    if denominator > _FITS >> _FEW or denominator < 1 << _FEW:
+        return source.below(denominator, len(numerators)) < numerators
+    whole, rest = np.divmod(numerators << _FEW, denominator)
+    drawn = source.below(1 << _FEW, len(numerators))
+    less: np.ndarray = drawn < whole
+    open_places = np.flatnonzero(drawn == whole)
+    if len(open_places):
+        less[open_places] = _bernoulli(rest[open_places], denominator, source)
+    return less
 
 
 def _bernoulli_exp_one(size: int, source: RandomSource) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Exact draws from half a discrete Gaussian, by a table of its distribution and as many bits as each draw needs.
 
-A uniform number in [0, 1) is drawn bit by bit, in words. After one word it lies in an interval of length 2^-62, and
+A uniform number in [0, 1) is drawn bit by bit, in words. After one word it lies in an interval of length 2^-32, and
 next to always the whole interval belongs to one result. Where a boundary of the distribution lies inside, more bits are
 drawn and boundaries are computed to more digits, until it does not. So no probability is rounded.
 """
@@ -17,9 +17,10 @@ import numpy as np
 
 from hanse.privacy.random_source import RandomSource
 
-WORD = 62
+WORD = 32
 """Bits that are drawn at a time."""
 
+_GUIDE = 12  # bits by which a table is entered: so many that hardly any step is left
 _GUARD = 40  # decimal digits beyond those that are looked at
 _DOUBT = Decimal(10) ** -20  # a boundary so close to a whole number is computed anew, to more digits
 
@@ -35,9 +36,13 @@ def half_gaussian(exponent: Fraction, size: int, source: RandomSource) -> np.nda
     References:
       Knuth, Yao 1976, "The complexity of nonuniform random number generation" (draws as long as they need to be).
     """
+    table, guide, shift = _table(exponent, WORD)
     first = source.below(1 << WORD, size)
-    table = _table(exponent, WORD)
-    found: np.ndarray = np.searchsorted(table, first).astype(np.int64, copy=False)
+    found: np.ndarray = guide[first >> shift]
+    behind = np.flatnonzero(table[found] < first)
+    while len(behind):
+        found[behind] += 1
+        behind = behind[table[found[behind]] < first[behind]]
     for place in np.flatnonzero(table[found] == first):  # next to never
         found[place] = _resolved(exponent, int(first[place]), source)
     return found
@@ -55,10 +60,14 @@ def _resolved(exponent: Fraction, drawn: int, source: RandomSource) -> int:
 
 
 @lru_cache(maxsize=16)
-def _table(exponent: Fraction, bits: int) -> np.ndarray:
-    return np.array(_boundaries(exponent, bits), dtype=np.int64)
+def _table(exponent: Fraction, bits: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """The boundaries; for the first bits of a word where among them to look; and how many bits are left of it."""
+    boundaries = np.array(_boundaries(exponent, bits), dtype=np.int64)
+    shift = max(0, bits - _GUIDE)
+    return boundaries, np.searchsorted(boundaries, np.arange(1 << (bits - shift)) << shift).astype(np.int64), shift
 
 
+@lru_cache(maxsize=16)
 def _boundaries(exponent: Fraction, bits: int) -> list[int]:
     """floor(2^bits F(h)) of the distribution function F, up to the first that is the largest number of so many bits.
 

@@ -6,23 +6,24 @@ their difference is charged on top.
 
 **The bound.** Let p be the probabilities of a discrete Gaussian of parameter s and r those of a Gaussian of variance
 v = s^2 - 1/12 that was rounded to whole numbers, which is post-processing of Gaussian noise. With A(k) the integral of
-exp(-(2 k u + u^2) / (2 v)) over |u| <= 1/2 and e the relative excess of the sum of exp(-k^2 / (2 s^2)) over that integral,
+exp(-(2 k u + u^2) / (2 v)) over |u| <= 1/2 and e the relative excess of the sum of exp(-k^2 / (2 s^2)) over the
+integral,
 
     log r(k)/p(k)  =  log(s / sqrt(v)) + log(1 + e) - k^2 / (24 s^2 v) + log A(k)        0 <= e <= 3 exp(-2 pi^2 s^2)
 
-From above, sinh(a)/a <= exp(a^2/6), and as cosh grows with |u| while exp(-u^2/(2v)) falls, the integral of their product
-is at most the product of their integrals. From below, cosh(y) >= 1 + y^2/2, exp(-y) >= 1 - y, log(1 + y) >= y - y^2. The
-terms in 1/v cancel (that is what 1/12 is for), and with c = k^2 / v what is left is at most
+From above, sinh(a)/a <= exp(a^2/6), and as cosh grows with |u| while exp(-u^2/(2v)) falls, the integral of their
+product is at most the product of their integrals. From below, cosh(y) >= 1 + y^2/2, exp(-y) >= 1 - y and, for small y,
+log(1 + y) >= y - y^2. The terms in 1/v cancel (that is what 1/12 is for), and with c = k^2 / v what is left is at most
 
     |log r(k)/p(k)|  <=  (1/576 + c/320 + (1 + c)^2/576) / v^2  +  e
 
 A sum of n shares of parameter s_1 has probabilities within exp(+-tau) of those for s = sqrt(n) s_1.
 
 **What it costs.** All noise of a ledger, in D coordinates altogether, stays within t s (discrete) and so does the
-rounded noise, but with probability d' each, by sub-Gaussian tails. There the likelihoods of everything that is released
-differ by at most a factor exp(h), h the sum of the bounds. So if Gaussian noise is (eps, delta)-private then discrete noise is
-(eps + 2 h, exp(h) delta + d' (1 + exp(eps + h)))-private; samples, compositions and choices between rounds are the same
-functions of either noise.
+rounded noise, but with probability d' each, by sub-Gaussian tails. There the likelihoods of everything that is
+released differ by at most a factor exp(h), h the sum of the bounds. So if Gaussian noise is (eps, delta)-private, then
+discrete noise is (eps + 2 h, exp(h) delta + d' (1 + exp(eps + h)))-private; samples, compositions and choices between
+rounds are the same functions of either noise.
 
 References:
   Canonne, Kamath, Steinke 2020, arXiv:2004.00010, corollary 17 (tails) and fact 18 (the sum against the integral).
@@ -105,7 +106,7 @@ def near_gaussian(flat: Flat, delta: float, *, highest: float) -> NearGaussian |
 
 
 def distance(part: DiscreteGaussian, coordinates: int, beyond: float) -> float:
-    """By how much the logarithms of one coordinate's likelihoods differ at most, but with probability `beyond` anywhere.
+    """By how much logarithms of one coordinate's likelihoods differ at most, but with probability `beyond` anywhere.
 
     Args:
       part: The noise.

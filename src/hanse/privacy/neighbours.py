@@ -7,9 +7,9 @@
 | replace-one | with one unit replaced by any other | 2 C |
 
 Poisson sampling is analysed under the first two, sampling of fixed size under the third, correlated noise under the
-second (a unit's place in the schedule is not hidden) and, with doubled sensitivity, the third. So are sums with noise in
-shares, of which a unit that is not there would take one away. A purely local report
-protects against replacement as it stands.
+second (a unit's place in the schedule is not hidden) and, with doubled sensitivity, the third. So are sums with noise
+in shares, of which a unit that is not there would take one away. A purely local report protects against replacement as
+it stands.
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ def discrete_gaussian_divergence(event: DiscreteGaussian, order: float, *, stret
 
 @lru_cache(maxsize=64)
 def share_distance(shares: int, sigma: float) -> float:
-    """tau: how far logarithms of probabilities of a sum of shares are from one discrete Gaussian's of the same variance.
+    """tau: how far a sum of shares is, in logarithms of probabilities, from one discrete Gaussian of its variance.
 
     Args:
       shares: n, >= 1.

@@ -22,8 +22,8 @@ class FedAdam:
 
         m ← β₁ m + (1 − β₁) Δ        v ← β₂ v + (1 − β₂) Δ²        w ← w + η m / (√v + τ)
 
-    In a private run Δ carries noise of a known variance σ², by which v is too large, so that all elements come to be divided
-    by about the same. With `noise_corrected` the noise's part is taken off:
+    In a private run Δ carries noise of a known variance σ², by which v is too large, so that all elements come to be
+    divided by about the same. With `noise_corrected` the noise's part is taken off:
 
         n ← β₂ n + (1 − β₂) σ²       w ← w + η m / (√max(v − n, 0) + τ)
 
@@ -39,9 +39,9 @@ class FedAdam:
       weighting: ``"examples"``, or ``"uniform"`` as private runs need it.
 
     References:
-      Reddi et al. 2021, arXiv:2003.00295, algorithm 2 (no bias correction there, and none here). Tang, Shpilevskiy, Lécuyer
-      2023, arXiv:2312.14334, algorithm 1 (the noise correction; theirs corrects the start of both moments too, and has
-      a floor under the root in place of τ beside it).
+      Reddi et al. 2021, arXiv:2003.00295, algorithm 2 (no bias correction there, and none here). Tang, Shpilevskiy,
+      Lécuyer 2023, arXiv:2312.14334, algorithm 1 (the noise correction; theirs corrects the start of both moments too,
+      and has a floor under the root in place of τ beside it).
     """
 
     local: LocalWork = field(default_factory=LocalWork)
@@ -82,8 +82,8 @@ class FedAdam:
             return 0.0
         if aggregate.noise_stddev is None:
             raise PipelineError(
-                "FedAdam is to take the noise's part off its second moment, and how much noise there is in an element is "
-                "not known: it spans rounds, or stages left of the clip spread it unevenly",
+                "FedAdam is to take the noise's part off its second moment, and how much noise there is in an element "
+                "is not known: it spans rounds, or stages left of the clip spread it unevenly",
                 hint="use noise_corrected = false",
             )
         return self.beta2 * state.noise + (1 - self.beta2) * aggregate.noise_stddev**2

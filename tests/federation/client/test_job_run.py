@@ -25,8 +25,10 @@ from hanse.federation.wire import decode_reply, encode_phase, ref_of
 from hanse.jobs.assemble import build_job
 from hanse.jobs.job import job_from_values
 from hanse.jobs.parts import build_parts
+from hanse.pipeline.pipeline import in_round
 from hanse.rounds.journal import MemoryJournal
 from hanse.rounds.loop import RunParts, run_rounds
+from hanse.rounds.privacy.settle import settle_privacy
 from hanse.rounds.selection import Population
 from hanse.simulation.simulate import run_simulation
 
@@ -433,3 +435,36 @@ def test_a_site_settles_its_own_noise_and_takes_no_seed_for_it(tmp_path: Path) -
     settled = build_job(job_from_values(values)).simulation.settled_privacy
     assert settled is not None
     assert np.std(first.delta.numpy()) == pytest.approx(0.01 * settled.noise_multiplier, rel=0.1)
+
+
+def test_sites_and_server_settle_shares_of_noise_alike(tmp_path: Path) -> None:
+    """What the server makes of two sites' replies has the deviation that was charged for, within 10 % (as above)."""
+    values = job(None, "x") | {
+        "data": {"use": "wine", "partition": {"use": "iid", "clients": 2}},
+        "task": {"use": "classification", "model": {"use": "mlp", "hidden": [128]}, "preprocess": "none"},
+        "strategy": {"use": "fedavg", "weighting": "uniform"},
+        "cohort": {"use": "uniform", "size": 2},
+        "pipeline": {"stages": [{"use": "clip", "norm": 0.01}]},
+        "privacy": {"mechanism": {"use": "distributed"}, "budget": {"epsilon": 1.0, "delta": 1e-5}},
+    }
+    federation = Federation({"s": at_site(tmp_path / "s", values, data={"simulate": "1/1"})}, values)
+    parts = build_parts(job_from_values(values))
+    schema = federation.agreement.layout.data_schema
+    assert schema is not None
+    unbound: Any = parts.task
+    task = unbound.bind(schema_from_card(schema))
+    params = task.init_params(3)
+    population = Population(federation.clients, federation.sizes)
+    assert parts.privacy is not None
+    settled = settle_privacy(parts.privacy, parts.pipeline, parts.settings, task, population, amplified=False)
+    phase = TrainPhase(round=1, broadcast=Broadcast(params=params), work=parts.strategy.local_work(1), cohort=2)
+    pipeline = in_round(settled.pipeline, phase, parts.settings.seed)
+    accumulator = pipeline.zero(params.spec)
+    for reply in federation.exchange(phase, federation.clients):
+        assert isinstance(reply, Update)
+        assert (reply.num_examples, dict(reply.sums), reply.delta.spec.dtype) == (1, {}, "uint32")
+        accumulator = pipeline.accumulate(accumulator, pipeline.open(reply, expected=params.spec, bare=True))
+    aggregate = pipeline.finish(accumulator, spec=params.spec)
+    wanted = 0.01 * settled.noise_multiplier / 2
+    assert np.std(aggregate.delta.numpy()) == pytest.approx(wanted, rel=0.1)
+    assert aggregate.noise_stddev == pytest.approx(wanted, rel=1e-3)

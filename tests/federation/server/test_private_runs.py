@@ -81,3 +81,17 @@ def test_single_examples_are_hidden_by_their_sites_and_each_round_is_charged(fed
     planned = settled.planned()
     assert planned is not None
     assert spent == pytest.approx(planned.epsilon)  # who takes part is seen here and there: nothing is claimed for it
+
+
+def test_shares_of_a_cohort_whose_size_no_site_knows_are_refused(federation: Federation) -> None:
+    values = job(
+        **PRIVATE
+        | {
+            "pipeline": {"stages": [{"use": "clip", "norm": 0.5}]},
+            "privacy": {"mechanism": {"use": "distributed"}, "budget": {"epsilon": 20.0, "delta": 1e-4}},
+        }
+    )
+    federation.open_sites(values)
+    card = federation.ended(federation.submit(values))
+    assert card.status == "failed", card
+    assert "no site knows how many it is among" in str(card)

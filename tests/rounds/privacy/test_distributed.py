@@ -69,6 +69,11 @@ def stage_of(found: SettledPrivacy) -> IntegerNoise:
     return stage
 
 
+def unit_free(found: SettledPrivacy) -> float:
+    """Standard deviation of one share, in the unit of the delta."""
+    return stage_of(found).stddev * stage_of(found).granularity
+
+
 def summed(found: SettledPrivacy, updates: list[np.ndarray], *, key: int = 0) -> Any:
     """What the server makes of clients' updates, wholly through the pipeline."""
     spec = spec_of(len(updates[0]))
@@ -111,7 +116,9 @@ class TestSettled:
         sure, loose = settled(), settled(DistributedNoise(max_dropout=0.2))
         assert loose.settings.min_clients == 80
         assert loose.noise_multiplier == pytest.approx(sure.noise_multiplier, rel=1e-3)
-        ratio = stage_of(loose).stddev * stage_of(loose).granularity / (stage_of(sure).stddev * stage_of(sure).granularity)
+        ratio = (
+            stage_of(loose).stddev * stage_of(loose).granularity / (stage_of(sure).stddev * stage_of(sure).granularity)
+        )
         assert ratio == pytest.approx(math.sqrt(100 / 80), rel=1e-3)
         assert settled(min_clients=90, mechanism=DistributedNoise(max_dropout=0.2)).settings.min_clients == 90
 
@@ -182,7 +189,14 @@ class TestRefused:
 
     @pytest.mark.parametrize(
         ("setting", "value"),
-        [("bits", 7), ("bits", 25), ("max_dropout", 1.0), ("beta", 0.0), ("noise_multiplier", 0.0), ("noise", "laplace")],
+        [
+            ("bits", 7),
+            ("bits", 25),
+            ("max_dropout", 1.0),
+            ("beta", 0.0),
+            ("noise_multiplier", 0.0),
+            ("noise", "laplace"),
+        ],
     )
     def test_settings(self, setting: str, value: Any) -> None:
         with pytest.raises(SettingError, match=setting):
@@ -260,7 +274,9 @@ class TestError:
         error, bias = mean_error(found, updates)
         central = central_error(0.5, 1)
         # 4,096 squares of about normal numbers: their mean is within 11 % but for 1 in 10^6; what is expected, exactly
-        expected = 100 * ((stage_of(found).stddev * stage_of(found).granularity) ** 2 + stage_of(found).granularity ** 2 / 4)
+        expected = 100 * (
+            (stage_of(found).stddev * stage_of(found).granularity) ** 2 + stage_of(found).granularity ** 2 / 4
+        )
         assert expected <= 1.01 * central
         assert error == pytest.approx(expected, rel=0.11)
         assert abs(bias) < 5 * math.sqrt(central / 4096)
@@ -268,7 +284,7 @@ class TestError:
     @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["discrete_gaussian", "skellam"])
     def test_it_is_that_of_central_noise_at_full_size(self, kind: Any) -> None:
-        """18 bits, 100 clients, 65,536 elements: within 1.1 for the discrete Gaussian; Skellam's accountant costs more."""
+        """18 bits, 100 clients, 65,536 elements: within 1.1 for the discrete Gaussian; Skellam costs more."""
         rng = stream(2, "many updates")
         updates = [0.499 * v / np.linalg.norm(v) for v in rng.normal(size=(100, 65536))]
         error, bias = mean_error(settled(DistributedNoise(noise=kind), size=65536), updates)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from hanse.core.errors import PipelineError, PrivacyError
 from hanse.core.params import ParamSpec
-from hanse.core.protocols import Task
+from hanse.core.protocols import Clips, Task
 from hanse.pipeline.checks import check_pipeline
 from hanse.pipeline.distributed import BLOCK, DistributedNoise
 from hanse.pipeline.integer_noise import IntegerNoise
@@ -88,8 +88,8 @@ def settle_distributed(
     surely = mechanism.surely(cohort)
     if surely < _FEWEST:
         raise PrivacyError(
-            f"a cohort of {cohort} of which {cohort - surely} may fail leaves {surely} to add noise: nobody to share with",
-            hint='use a larger cohort, or noise at each client: { use = "local_gaussian", norm = … } among the stages',
+            f"a cohort of {cohort} of which {cohort - surely} may fail leaves {surely}: nobody to share with",
+            hint='use a larger cohort, or { use = "local_gaussian", norm = … } among the stages and no mechanism',
         )
 
     hidden = amplified and mechanism.secret_cohorts and num_clients is not None
@@ -178,7 +178,7 @@ def _shares(mechanism: DistributedNoise, pipeline: Pipeline, spec: ParamSpec, co
     check_pipeline(stages, with_mechanism(pipeline, mechanism, 1.0).aggregator, pipeline.weighting, mechanism)
     clip = pipeline.clipping
     assert clip is not None  # or it was refused
-    if clip is not stages[-1]:
+    if not isinstance(stages[-1], Clips):
         raise PipelineError(
             f"stage `{type(stages[-1]).__name__}` stands right of the clip, and noise in shares is made for what the "
             "clip leaves",
@@ -226,6 +226,6 @@ def _check_modulus(shares: _Shares, settle: Callable[[_Shares], float]) -> None:
     rounded = f"{found:.3g} times" if math.isfinite(found) else "arbitrarily many times"
     raise PrivacyError(
         f"{bits} bits are too few for sums of {shares.cohort:,} clients with their noise: in steps so coarse, rounding "
-        f"makes an update of {shares.dimension:,} elements {rounded} as long as the clip, and noise has to grow with it",
+        f"makes an update of {shares.dimension:,} elements {rounded} as long as the clip, and noise has to grow too",
         hint=f"use bits = {needed} or more" if needed else "use a smaller cohort, or less noise: 24 bits are the most",
     )
