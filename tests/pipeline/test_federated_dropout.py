@@ -93,7 +93,7 @@ def test_models_whose_layers_stand_in_no_row_are_refused(shapes: tuple[tuple[int
 
 def test_a_model_with_buffers_is_refused() -> None:
     arrays = {"a": np.zeros((4, 3), np.float32), "b": np.zeros((2, 4), np.float32), "mean": np.zeros(4, np.float32)}
-    with pytest.raises(PipelineError, match="`mean` .* is a buffer"):
+    with pytest.raises(PipelineError, match=r"`mean` .* is a buffer"):
         bound(around(FederatedDropout()), Params.from_arrays(arrays, buffers=["mean"]))
 
 
@@ -111,6 +111,4 @@ def test_bad_settings_and_places_are_refused() -> None:
     values = update.delta.numpy().copy()
     values[3] = np.nan
     with pytest.raises(NonFiniteUpdateError):
-        in_round(update.delta).encode(
-            replace(update, delta=update.delta.with_vector(values)), np.random.default_rng(0)
-        )
+        in_round(update.delta).encode(replace(update, delta=update.delta.with_vector(values)), np.random.default_rng(0))

@@ -77,7 +77,7 @@ def test_the_sum_of_encodings_is_the_encoding_of_the_sum() -> None:
     stage = Subspace(rank=3)
     updates = [inside(stage, i) for i in range(3)]
     found = aggregated(bound(around(stage), updates[0].delta), updates).delta
-    wanted = sum((u.delta.numpy().astype(np.float64) for u in updates)) / 3
+    wanted = sum(u.delta.numpy().astype(np.float64) for u in updates) / 3
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5)
 
 

@@ -104,9 +104,7 @@ class JobRun:
         parts = self._built()
         if parts.pipeline.shrinking is not None:
             tried = next(samples(dataset, task))
-            check_smaller_model(
-                parts.pipeline, parts.strategy, task, trainer, seed=parts.settings.seed, examples=tried
-            )
+            check_smaller_model(parts.pipeline, parts.strategy, task, trainer, seed=parts.settings.seed, examples=tried)
         self._note(chosen)
         # asked before round 1 alone: what lies here was kept in an earlier run of this name, at another coordinator
         shutil.rmtree(self._place.folder / KEPT, ignore_errors=True)
