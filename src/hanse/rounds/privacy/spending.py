@@ -12,6 +12,7 @@ from hanse.privacy.accountant import Spent
 from hanse.privacy.budget import Budget
 from hanse.privacy.events import LocalEpsilon
 from hanse.privacy.ledger import PrivacyLedger
+from hanse.rounds.history import RunRecord
 from hanse.rounds.privacy.run import LEDGER, scope_of
 
 
@@ -27,6 +28,7 @@ class PrivacyAccount:
       by_round: What was spent after some rounds, the last one among them; round 0 alone where all rounds were charged
         together.
       local: Whether clients added the noise themselves.
+      mechanism: What adds the noise, as the job names it.
     """
 
     unit: str
@@ -35,6 +37,7 @@ class PrivacyAccount:
     releases: int
     by_round: Mapping[int, Spent]
     local: bool = False
+    mechanism: str = ""
 
 
 def spent_by_round(folder: Path, name: str, job: Mapping[str, Any], *, delta: float | None = None) -> PrivacyAccount:
@@ -67,4 +70,28 @@ def spent_by_round(folder: Path, name: str, job: Mapping[str, Any], *, delta: fl
         releases=len(entries),
         by_round=ledger.spent_by_round(name, delta=None if at is None else float(at)),
         local=said.get("mechanism", "none") == "none",
+        mechanism=_mechanism(said.get("mechanism"), job),
     )
+
+
+def account_of(run: RunRecord) -> PrivacyAccount | None:
+    """A run's spending so far; None where it promises nothing, keeps no ledger, or has no delta to tell epsilon at.
+
+    Raises:
+      StorageError: The ledger can't be read.
+    """
+    if not run.path or not isinstance(run.job.get("privacy"), Mapping):
+        return None
+    try:
+        return spent_by_round(Path(run.path), run.name, run.job)
+    except PrivacyError:
+        return None
+
+
+def _mechanism(said: object, job: Mapping[str, Any]) -> str:
+    """The mechanism's name, or that of the stage by which clients add noise."""
+    if isinstance(said, Mapping):
+        return str(said.get("use", ""))
+    stages = job.get("pipeline", {}).get("stages", ())
+    names = [str(stage.get("use", "")) for stage in stages if isinstance(stage, Mapping)]
+    return next((name for name in names if name.startswith("local_")), "")
