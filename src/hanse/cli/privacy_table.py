@@ -38,6 +38,13 @@ def spent_lines(account: PrivacyAccount) -> list[tuple[str, str]]:
     return [("privacy", told), ("protected", protection_in_words(account))]
 
 
+def spent_cell(account: PrivacyAccount | None) -> str:
+    """What a run has spent, for a column; a dash where it promises nothing."""
+    if account is None or not account.by_round:
+        return "–"
+    return f"{account.by_round[max(account.by_round)].epsilon:.4g}"
+
+
 def planned_lines(settled: SettledPrivacy) -> list[tuple[str, str]]:
     """What a job would spend, as lines of `hanse check`."""
     lines = [("noise", _noise(settled))]

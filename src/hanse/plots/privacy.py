@@ -46,7 +46,7 @@ def draw_privacy(epsilon: Mapping[int, float], *, budget: float | None = None, s
             size=9,
         )
     axes.annotate(
-        f"{values[-1]:.3g}",
+        f"{values[-1]:.4g}",
         xy=(rounds[-1], values[-1]),
         xytext=(0, -7 if budget is not None else 6),
         textcoords="offset points",

@@ -25,23 +25,30 @@ def privacy_section(account: PrivacyAccount) -> Section | None:
         return None
     epsilon = {number: spent.epsilon for number, spent in account.by_round.items()}
     together = charged_together(account)
-    plots = ()
+    plots: tuple[str, ...] = ()
     if not together:
-        figure = draw_privacy(epsilon, budget=account.budget.epsilon if account.budget else None)
+        at = "" if account.delta is None else f", at δ = {account.delta:g}"
+        figure = draw_privacy(
+            epsilon,
+            budget=account.budget.epsilon if account.budget else None,
+            subtitle=f"ε of one {account.unit}{at}",
+        )
         label = f"Epsilon by round: {', '.join(f'{value:.3g} after {n:,}' for n, value in _some(epsilon).items())}"
         figure.texts[0].set_visible(False)
         plots = (to_svg(figure, "plot-privacy", label=label, cut=TITLE_HEIGHT),)
     rows = tuple(("all" if together else f"{number:,}", f"{value:.4f}") for number, value in epsilon.items())
-    caption = "ε after all rounds" if together else "ε after each round"
+    caption = "Epsilon for all rounds" if together else "Epsilon after each round"
     if len(epsilon) > 1 and max(epsilon) - min(epsilon) + 1 > len(epsilon):
-        caption = "ε after some rounds, and after the last"
+        caption = "Epsilon after some rounds, and after the last"
     return Section(
         name="privacy",
-        title="Privacy spent by round",
+        title="Privacy spent" if together else "Privacy spent by round",
         lead=spent_in_words(account),
         text=(protection_in_words(account), account_in_words(account)),
         plots=plots,
-        tables=(Table(caption=caption, head=("Rounds" if together else "Round", "ε"), rows=rows, opened=together),),
+        tables=(
+            Table(caption=caption, head=("Rounds" if together else "Round", "Epsilon"), rows=rows, opened=together),
+        ),
     )
 
 
@@ -62,7 +69,7 @@ def spent_in_words(account: PrivacyAccount) -> str:
 def protection_in_words(account: PrivacyAccount) -> str:
     """Who is protected, by which mechanism, and from whom."""
     last = account.by_round[max(account.by_round)]
-    how = f" (`{account.mechanism}`)" if account.mechanism else ""
+    how = f" ({account.mechanism})" if account.mechanism else ""
     if account.local:
         return (
             f"Of one {account.unit}'s own reports in place of any others, whoever reads them, the server too: each "
@@ -72,14 +79,14 @@ def protection_in_words(account: PrivacyAccount) -> str:
     whom = f"Neighbouring federations differ in one {account.unit}: {relation}."
     if account.mechanism in _AT_SERVER:
         return f"{whom} Noise{how} is added at the server: it protects from whoever gets models, not from the server."
-    return f"{whom} Noise: `{account.mechanism}`." if account.mechanism else whom
+    return f"{whom} Noise: {account.mechanism}." if account.mechanism else whom
 
 
 def account_in_words(account: PrivacyAccount) -> str:
     """How it was worked out."""
     last = account.by_round[max(account.by_round)]
     once = " Noise hangs together over all rounds: charged once, before the first." if charged_together(account) else ""
-    return f"By {last.method}: {last.reason}.{once}"
+    return f"Accounted for by {last.method}: {last.reason}.{once}"
 
 
 def epsilon_line(account: PrivacyAccount) -> str:

@@ -40,7 +40,9 @@ class PrivacyAccount:
     mechanism: str = ""
 
 
-def spent_by_round(folder: Path, name: str, job: Mapping[str, Any], *, delta: float | None = None) -> PrivacyAccount:
+def spent_by_round(
+    folder: Path, name: str, job: Mapping[str, Any], *, delta: float | None = None, points: int = 24
+) -> PrivacyAccount:
     """A run's spending so far.
 
     Args:
@@ -48,6 +50,7 @@ def spent_by_round(folder: Path, name: str, job: Mapping[str, Any], *, delta: fl
       name: The run's name.
       job: As the run keeps it.
       delta: At which to tell epsilon; by default the job's.
+      points: At most about so many rounds are looked at, the last one among them, ≥ 2; each takes a moment.
 
     Raises:
       PrivacyError: The run promises nothing, or there is no delta.
@@ -68,14 +71,18 @@ def spent_by_round(folder: Path, name: str, job: Mapping[str, Any], *, delta: fl
         budget=budget,
         delta=None if at is None else float(at),
         releases=len(entries),
-        by_round=ledger.spent_by_round(name, delta=None if at is None else float(at)),
+        by_round=ledger.spent_by_round(name, delta=None if at is None else float(at), points=points),
         local=said.get("mechanism", "none") == "none",
         mechanism=_mechanism(said.get("mechanism"), job),
     )
 
 
-def account_of(run: RunRecord) -> PrivacyAccount | None:
+def account_of(run: RunRecord, *, points: int = 24) -> PrivacyAccount | None:
     """A run's spending so far; None where it promises nothing, keeps no ledger, or has no delta to tell epsilon at.
+
+    Args:
+      run: The run.
+      points: As in `spent_by_round`.
 
     Raises:
       StorageError: The ledger can't be read.
@@ -83,7 +90,7 @@ def account_of(run: RunRecord) -> PrivacyAccount | None:
     if not run.path or not isinstance(run.job.get("privacy"), Mapping):
         return None
     try:
-        return spent_by_round(Path(run.path), run.name, run.job)
+        return spent_by_round(Path(run.path), run.name, run.job, points=points)
     except PrivacyError:
         return None
 
