@@ -62,10 +62,19 @@ def run(transport: Transport, pipeline: Pipeline) -> tuple[RunOutcome, list[Mapp
     return outcome, [record.stages for record in journal.history(("loss", "min")).rounds]
 
 
-@pytest.mark.parametrize("stages", [STAGES, (Clip(norm=0.5, adaptive=True), Rotate(), Quantize(bits=7))])
-def test_the_same_bits_as_in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stages: tuple[Any, ...]) -> None:
+PIPELINES = {
+    "stages": Pipeline(stages=STAGES),
+    "adaptive": Pipeline(stages=(Clip(norm=0.5, adaptive=True), Rotate(), Quantize(bits=7))),
+    "broadcast": Pipeline(stages=(Quantize(bits=6),), broadcast=(Rotate(), Quantize(bits=7), Zstd())),
+    "broadcast of differences": Pipeline(
+        broadcast=(TopK(share=0.6, feedback=False), Quantize(bits=9)), broadcast_base="initial"
+    ),
+}
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=PIPELINES)
+def test_the_same_bits_as_in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pipeline: Pipeline) -> None:
     monkeypatch.setenv("HANSE_HOME", str(tmp_path / "home"))
-    pipeline = Pipeline(stages=stages)
     alone = run(InProcessTransport(factory(tmp_path / "alone", pipeline)()), pipeline)
     with https_federation(tmp_path) as federation:
         clients = list(DATASET.clients)
@@ -89,3 +98,6 @@ def test_the_same_bits_as_in_process(tmp_path: Path, monkeypatch: pytest.MonkeyP
         transport.close()
     assert served[0].state.params.sha256() == alone[0].state.params.sha256()
     assert served[1] == alone[1]
+    sizes = [[(r.bytes_up, r.bytes_down) for r in outcome.history.rounds] for outcome in (served[0], alone[0])]
+    assert sizes[0] == sizes[1]
+    assert not any(record.failures for record in served[0].history.rounds)

@@ -93,7 +93,7 @@ def test_models_whose_layers_stand_in_no_row_are_refused(shapes: tuple[tuple[int
 
 def test_a_model_with_buffers_is_refused() -> None:
     arrays = {"a": np.zeros((4, 3), np.float32), "b": np.zeros((2, 4), np.float32), "mean": np.zeros(4, np.float32)}
-    with pytest.raises(PipelineError, match="`mean` .* is a buffer"):
+    with pytest.raises(PipelineError, match=r"`mean` .* is a buffer"):
         bound(around(FederatedDropout()), Params.from_arrays(arrays, buffers=["mean"]))
 
 

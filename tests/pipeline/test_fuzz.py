@@ -18,6 +18,7 @@ from hanse.pipeline.clip import Clip
 from hanse.pipeline.count_sketch import CountSketch
 from hanse.pipeline.encodings import flat_spec
 from hanse.pipeline.entropy import Zstd
+from hanse.pipeline.federated_dropout import FederatedDropout
 from hanse.pipeline.low_rank import LowRank
 from hanse.pipeline.modular import Modular
 from hanse.pipeline.pipeline import Pipeline
@@ -25,6 +26,7 @@ from hanse.pipeline.quantize import Quantize
 from hanse.pipeline.rotate import Rotate
 from hanse.pipeline.sign import Sign
 from hanse.pipeline.sparsify import RandomK, TopK
+from hanse.pipeline.subspace import Subspace
 from hanse.testing.fakes import make_update
 from tests.pipeline.cases import STAGES, around, bound, model, numbers, rngs
 
@@ -52,6 +54,10 @@ CHAINS: dict[str, tuple[Stage, ...]] = {
     "count_sketch": (CountSketch(share=0.4),),
     "low_rank": (LowRank(rank=1),),
     "low_rank, quantize": (LowRank(rank=2, feedback=False), Quantize(bits=3)),
+    "subspace": (Subspace(rank=2),),
+    "subspace, own, quantize": (Subspace(rank=1, own=True), Quantize(bits=3)),
+    "federated_dropout": (FederatedDropout(rate=0.5),),
+    "federated_dropout, rotate, quantize": (FederatedDropout(rate=0.3), Rotate(), Quantize(bits=4)),
     "rotate, modular, zstd": (Rotate(), Modular(range=1.0), Zstd()),
 }
 
@@ -128,9 +134,10 @@ def check_opened(pipeline: Pipeline, update: Update, spec: ParamSpec) -> None:
 @given(data=st.data())
 @settings(deadline=None, max_examples=40)
 def test_whatever_comes_costs_itself_alone(chain: tuple[Stage, ...], data: st.DataObject) -> None:
-    shapes: list[tuple[int, ...]] = [(12, 10)] if isinstance(chain[0], LowRank) else [(0,), (1,), (64,), (200,)]
+    flat, matrices = [((0,),), ((1,),), ((64,),), ((200,),)], [((12, 10), (12,), (4, 12))]
+    needs_matrices = isinstance(chain[0], LowRank | Subspace | FederatedDropout)
     dtype = data.draw(st.sampled_from(["float32", "float64"]))
-    update = make_update(model(data.draw(st.sampled_from(shapes)), dtype=dtype))
+    update = make_update(model(*data.draw(st.sampled_from(matrices if needs_matrices else flat)), dtype=dtype))
     pipeline = bound(around(*chain), update.delta)
     sent = pipeline.encode(update, rngs(pipeline))
     check_opened(pipeline, data.draw(st.composite(forged)(sent)), update.delta.spec)

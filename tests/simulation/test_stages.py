@@ -40,6 +40,12 @@ PIPELINES: dict[str, dict[str, Any]] = {
     "top_k": {"stages": (TopK(share=0.3),)},
     "modular, sum": {"stages": (Modular(range=2.0, bits=14),), "aggregator": Sum()},
     "random_k kept, sign, zstd": {"stages": (RandomK(share=0.5, feedback=True), Sign(feedback=False), Zstd())},
+    "broadcast": {"stages": (Quantize(bits=8),), "broadcast": (Rotate(), Quantize(bits=9))},
+    "broadcast of differences": {
+        "broadcast": (TopK(share=0.5, feedback=False), Zstd()),
+        "broadcast_base": "initial",
+        "stages": (TopK(share=0.3),),
+    },
     "private": {
         "stages": (ADAPTIVE, Rotate()),
         "aggregator": Sum(expected=4.0),
@@ -68,6 +74,7 @@ def test_the_same_bits_with_workers(federation: FederatedDataset, task: Callable
     assert alone.record.model_sha256 == pooled.record.model_sha256
     for one, other in zip(alone.history.rounds, pooled.history.rounds, strict=True):
         assert (one.bytes_up, one.stages, one.measured) == (other.bytes_up, other.stages, other.measured)
+        assert one.bytes_down == other.bytes_down
         assert not one.failures
 
 
@@ -104,7 +111,7 @@ def test_the_clipping_norm_moves_and_is_written_down(federation: FederatedDatase
 
 
 def test_they_all_learn(federation: FederatedDataset, task: CallableTask) -> None:
-    for name in ("clip adaptive, rotate, quantize", "top_k", "modular, sum", "random_k kept, sign, zstd"):
+    for name in PIPELINES.keys() - {"private"}:
         run = run_simulation(build(federation, task, PIPELINES[name]))
         losses = run.history.series("loss", "federated")
         assert losses[6] < 0.6 * losses[0], name
@@ -115,6 +122,9 @@ def test_bytes_are_those_that_were_sent(federation: FederatedDataset, task: Call
     sent = {name: run_simulation(build(federation, task, PIPELINES[name])).history.bytes_up for name in PIPELINES}
     assert sent["top_k"] == 6 * 4 * (2 * 4 + 1)
     assert sent["modular, sum"] == 6 * 4 * 7 * 2
+    down = {name: run_simulation(build(federation, task, PIPELINES[name])).history.bytes_down for name in PIPELINES}
+    assert down["top_k"] == 6 * 4 * 7 * 4
+    assert down["broadcast"] == 6 * 4 * (9 + 4)  # 8 numbers of 9 bits, and a scale; rotated, seven are eight
 
 
 def test_a_cohort_too_large_for_the_modulus_is_refused_before_anything_runs(

@@ -30,6 +30,7 @@ from hanse.jobs.job import CODE, load_job
 from hanse.jobs.own_modules import importable
 from hanse.report.toml import to_toml
 from hanse.rounds.journal import FileJournal
+from hanse.rounds.privacy.spending import account_of
 from hanse.rounds.run_folder import JOB, find_run, locked, new_run_folder, read_run
 from hanse.rounds.tensor_files import storage_error, write_atomically
 from hanse.simulation.simulate import run_simulation
@@ -145,7 +146,8 @@ def _tell(folder: Path, console: Console, *, quiet: bool, report: bool) -> None:
     if quiet:
         console.print(str(folder), markup=False, highlight=False, soft_wrap=True)
         return
-    console.print(run_summary(read_run(folder)))
+    record = read_run(folder)
+    console.print(run_summary(record, privacy=account_of(record)))
     console.print()
     for line in (f"run folder  {folder}", told):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

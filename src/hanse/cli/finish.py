@@ -12,6 +12,7 @@ from hanse.data.summary import PartitionSummary, summarise
 from hanse.plots.partition import Holdings
 from hanse.report.html import write_report
 from hanse.rounds.journal import FileJournal
+from hanse.rounds.privacy.spending import account_of
 from hanse.rounds.run_folder import REPORT, read_run
 
 HOLDINGS = "holdings"
@@ -31,7 +32,8 @@ def write_run_report(folder: Path) -> Path:
     finally:
         journal.close()
     partition = None if values is None else _holdings_from(values)
-    return write_report(read_run(folder), folder / REPORT, partition=partition)
+    record = read_run(folder)
+    return write_report(record, folder / REPORT, partition=partition, privacy=account_of(record))
 
 
 def holdings_as_values(dataset: FederatedDataset) -> dict[str, Any]:

@@ -11,50 +11,38 @@ from rich.table import Table
 from rich.text import Text
 
 from hanse.core.units import plural
+from hanse.report.privacy import account_in_words, epsilon_line, protection_in_words, spent_in_words
 from hanse.rounds.privacy.settled import ExampleClaim, SettledPrivacy
 from hanse.rounds.privacy.spending import PrivacyAccount
-
-_RELATIONS = {
-    "add-or-remove-one": "one more or one fewer",
-    "replace-one": "one in place of another",
-    "zero-out-one": "one sends nothing",
-}
-
-_SHARES = (
-    "Clients added the noise in shares: this holds towards whoever sees sums alone. Under a plain `sum` the server "
-    "sees each reply, with a share of the noise; towards it a secure sum is needed."
-)
 
 
 def privacy_table(account: PrivacyAccount) -> RenderableType:
     """What a run has spent after some of its rounds, the last among them."""
     if not account.by_round:
         return Text("nothing was released yet")
-    last = account.by_round[max(account.by_round)]
-    of = "" if account.budget is None else f" of {account.budget.epsilon:g}"
-    at = "" if account.delta is None else f" at δ = {account.delta:g}"
-    title = f"ε = {last.epsilon:.4g}{of}{at} after {plural(account.releases, 'release')}"
     table = Table(box=box.SIMPLE_HEAD, header_style="dim")
     for head in ("round", "ε"):
         table.add_column(head, justify="right", no_wrap=True)
     for number, spent in account.by_round.items():
         table.add_row(f"{number:,}", f"{spent.epsilon:.4f}")
-    relation = _RELATIONS.get(last.neighbours, last.neighbours)
-    note = f"Neighbouring federations differ in one {account.unit}: {relation}. By {last.method}: {last.reason}."
-    if account.unit == "example":
-        note = (
-            "Neighbouring federations differ in one example of one client, which counts in one of them and in no batch "
-            "of the other; towards everybody but that client, and of the client that it costs most. How many examples "
-            f"each client holds is not hidden. By {last.method}: {last.reason}."
-        )
-    elif account.local:
-        how = f"By {last.method}: {last.reason}."
-        note = f"Of one {account.unit}'s own reports in place of any others, whoever reads them. {how}"
-    if account.shares:
-        note += f" {_SHARES}"
-    if set(account.by_round) == {0}:
-        note += " Noise hangs together over all rounds: charged once, before the first."
-    return Group(Text(title, style="bold"), table, Text(note, style="dim"))
+    note = f"{protection_in_words(account)} {account_in_words(account)}"
+    return Group(Text(spent_in_words(account), style="bold"), table, Text(note, style="dim"))
+
+
+def spent_lines(account: PrivacyAccount) -> list[tuple[str, str]]:
+    """What a run has spent, as lines of its summary."""
+    if not account.by_round:
+        return [("privacy", "nothing was released yet")]
+    by_rounds = epsilon_line(account)
+    told = spent_in_words(account).removesuffix(".") + (f"; by rounds: {by_rounds}" if by_rounds else "")
+    return [("privacy", told), ("protected", protection_in_words(account))]
+
+
+def spent_cell(account: PrivacyAccount | None) -> str:
+    """What a run has spent, for a column; a dash where it promises nothing."""
+    if account is None or not account.by_round:
+        return "–"
+    return f"{account.by_round[max(account.by_round)].epsilon:.4g}"
 
 
 def planned_lines(settled: SettledPrivacy) -> list[tuple[str, str]]:

@@ -17,5 +17,6 @@ def show(run: RunName, out: Out = RUNS, json: AsJson = False) -> None:
     from rich.console import Console
 
     from hanse.cli.tables import run_summary
+    from hanse.rounds.privacy.spending import account_of
 
-    Console().print(run_summary(record))
+    Console().print(run_summary(record, privacy=account_of(record)))

@@ -12,12 +12,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from hanse.cli.privacy_table import spent_cell, spent_lines
 from hanse.cli.profile_table import profile_table
 from hanse.core.units import format_bytes, format_count, format_gain, format_metric, format_seconds, plural
 from hanse.plots.spread import spread_of
 from hanse.report.sections import best_of, headline
 from hanse.report.verdict import judge
 from hanse.rounds.history import Comparison, RunRecord
+from hanse.rounds.privacy.spending import PrivacyAccount, account_of
 from hanse.rounds.profile import profile_of
 
 MOST_CLIENTS = 30
@@ -99,8 +101,13 @@ def runs_table(runs: Sequence[RunRecord]) -> RenderableType:
     return _Fitted(heads, rows, words=("name", "status", "objective", "started"), drop=("started", "time", "objective"))
 
 
-def run_summary(run: RunRecord) -> RenderableType:
-    """What a run found (`hanse show`): headline, figures, worst clients, and whether joining is worth it."""
+def run_summary(run: RunRecord, *, privacy: PrivacyAccount | None = None) -> RenderableType:
+    """What a run found (`hanse show`): headline, figures, worst clients, and whether joining is worth it.
+
+    Args:
+      run: The run.
+      privacy: What it has spent, where it promises any.
+    """
     failures = sum(len(record.failures) for record in run.history.rounds)
     abandoned = sum(record.status == "abandoned" for record in run.history.rounds)
     facts: list[tuple[str, str | Text]] = [
@@ -121,6 +128,9 @@ def run_summary(run: RunRecord) -> RenderableType:
         facts.insert(
             3, ("worst 10 %", f"{name.replace('_', ' ')} {worst}; mean over clients {format_metric(name, spread.mean)}")
         )
+    if privacy is not None:
+        at = [label for label, _ in facts].index("time")
+        facts[at:at] = spent_lines(privacy)
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -149,6 +159,8 @@ def compare_table(runs: Sequence[RunRecord]) -> RenderableType:
     name = next(iter(objectives))[0].replace("_", " ") if same else "objective"
     lasts = best_of([_last_value(run) for run in runs], next(iter(objectives))[1]) if same else set()
     bests = best_of([_best_value(run) for run in runs], next(iter(objectives))[1]) if same else set()
+    accounts = [account_of(run, points=2) for run in runs]
+    private = any(account is not None and account.by_round for account in accounts)
     rows: list[tuple[RenderableType, ...]] = []
     for index, run in enumerate(runs):
         own = "" if same else f" {run.history.objective[0].replace('_', ' ')}"
@@ -162,9 +174,11 @@ def compare_table(runs: Sequence[RunRecord]) -> RenderableType:
                 format_bytes(run.history.bytes_up),
                 format_bytes(run.history.bytes_down),
                 format_seconds(run.seconds),
+                *([spent_cell(accounts[index])] if private else []),
             )
         )
     heads = ("name", "status", "rounds", f"last {name}", "best (round)", "up", "down", "time")
+    heads += ("ε",) if private else ()
     table = _Fitted(heads, rows, words=("name", "status"), drop=("time", "down", "status"))
     if same:
         return table

@@ -11,15 +11,22 @@ from pathlib import Path
 from hanse.core.errors import MissingExtraError, StorageError, StorageFullError
 from hanse.core.units import format_bytes, format_count, format_seconds, plural
 from hanse.plots.partition import Holdings
-from hanse.report.sections import Section, build_sections, headline
+from hanse.report.section import Section
+from hanse.report.sections import build_sections, headline
 from hanse.report.toml import to_toml
 from hanse.rounds.history import RunRecord
+from hanse.rounds.privacy.spending import PrivacyAccount
 
 _COMMAND = "hanse run job.toml"
 
 
 def write_report(
-    run: RunRecord, path: str | Path, *, partition: Holdings | None = None, command: str = _COMMAND
+    run: RunRecord,
+    path: str | Path,
+    *,
+    partition: Holdings | None = None,
+    privacy: PrivacyAccount | None = None,
+    command: str = _COMMAND,
 ) -> Path:
     """Writes the report of a run and returns where it is.
 
@@ -29,6 +36,7 @@ def write_report(
       run: What is reported.
       path: The file to write; missing folders are made.
       partition: Who holds what; without it that section is left out.
+      privacy: What the run has spent; without it that section is left out.
       command: What repeats the run, given the job as ``job.toml``.
 
     Raises:
@@ -37,7 +45,7 @@ def write_report(
       StorageError: the file can't be written for another reason.
     """
     target = Path(path)
-    text = render_report(run, partition=partition, command=command)
+    text = render_report(run, partition=partition, privacy=privacy, command=command)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _replace(target, text)
@@ -48,7 +56,13 @@ def write_report(
     return target
 
 
-def render_report(run: RunRecord, *, partition: Holdings | None = None, command: str = _COMMAND) -> str:
+def render_report(
+    run: RunRecord,
+    *,
+    partition: Holdings | None = None,
+    privacy: PrivacyAccount | None = None,
+    command: str = _COMMAND,
+) -> str:
     """The report of a run as HTML text; arguments as in `write_report`.
 
     Raises:
@@ -66,7 +80,7 @@ def render_report(run: RunRecord, *, partition: Holdings | None = None, command:
         lstrip_blocks=True,
     )
     environment.filters["unbroken"] = _unbroken
-    sections = build_sections(run, partition)
+    sections = build_sections(run, partition, privacy)
     return environment.get_template("report.html.jinja").render(
         run=run,
         headline=headline(run),

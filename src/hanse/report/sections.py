@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from hanse.core.units import (
@@ -22,8 +21,11 @@ from hanse.plots.phases import draw_phases
 from hanse.plots.spread import spread_of
 from hanse.plots.style import TITLE_HEIGHT
 from hanse.plots.svg import to_svg
+from hanse.report.privacy import privacy_section
+from hanse.report.section import Section, Table
 from hanse.report.verdict import judge
 from hanse.rounds.history import Comparison, History, RoundRecord, RunRecord
+from hanse.rounds.privacy.spending import PrivacyAccount
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,54 +36,13 @@ MOST_ROWS = 400
 _PLACES: tuple[Literal["train", "central", "federated"], ...] = ("train", "central", "federated")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """One table; the first column names the row, all others are figures unless named in `words`.
-
-    Args:
-      caption: What it holds.
-      head: Names of the columns.
-      rows: One text for each column.
-      words: Columns that hold words, set flush left.
-      opened: Shown at once, and not only when asked for.
-      strong: Cells (row, column) that stand out.
-    """
-
-    caption: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    words: frozenset[int] = frozenset({0})
-    opened: bool = False
-    strong: frozenset[tuple[int, int]] = frozenset()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """One heading and what stands under it.
-
-    Args:
-      name: Unique in the page; letters and ``-``.
-      title: The heading.
-      lead: The sentence that matters, or empty.
-      text: Further paragraphs.
-      plots: SVG elements, safe to insert as they are.
-      tables: The same figures to read off.
-    """
-
-    name: str
-    title: str
-    lead: str = ""
-    text: tuple[str, ...] = ()
-    plots: tuple[str, ...] = ()
-    tables: tuple[Table, ...] = ()
-
-
-def build_sections(run: RunRecord, holdings: Holdings | None) -> list[Section]:
+def build_sections(run: RunRecord, holdings: Holdings | None, privacy: PrivacyAccount | None = None) -> list[Section]:
     """The sections of a run's report, without those that have nothing to say."""
     history = run.history
     sections = [
         _worth_joining(run.comparison) if run.comparison else None,
         _by_round(history),
+        privacy_section(privacy) if privacy is not None else None,
         _over_clients(history),
         _who_holds_what(holdings) if holdings is not None else None,
         _communication(run),

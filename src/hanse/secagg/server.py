@@ -40,9 +40,9 @@ from hanse.secagg.messages import (
     UnmaskRequest,
 )
 from hanse.secagg.phase import Phase, abandon, refuse
-from hanse.secagg.shares import KEY_SYMBOLS, SEED_SYMBOLS
-from hanse.secagg.shamir import packed_bytes
 from hanse.secagg.sealing import TAG_BYTES
+from hanse.secagg.shamir import packed_bytes
+from hanse.secagg.shares import KEY_SYMBOLS, SEED_SYMBOLS
 from hanse.secagg.terms import Terms
 from hanse.secagg.transcript import commitment_to, graph_seed, roster_digest, signed_text, survivors_text
 from hanse.secagg.unmask import BadShare, Opening, Published, take_off_masks

@@ -192,6 +192,24 @@ def test_a_file_may_have_other_names_and_no_column_of_its_own(tmp_path: Path) ->
     assert any("so the site is one client, `b`" in note for note in b.notes)  # type: ignore[attr-defined]
 
 
+def test_a_smaller_model_and_an_encoded_broadcast_make_the_simulation(tmp_path: Path) -> None:
+    """Sites decode what they are sent, and draw the same units; the model before round 1 is theirs to make."""
+    values = job(None, "x") | {
+        "data": {"use": "wine", "partition": {"use": "iid", "clients": 4}},
+        "task": {"use": "classification", "model": {"use": "mlp", "hidden": [9, 6]}},
+        "pipeline": {
+            "stages": [{"use": "federated_dropout", "rate": 0.4}, {"use": "quantize"}],
+            "broadcast": [{"use": "quantize", "bits": 7}],
+            "broadcast_base": "initial",
+        },
+    }
+    runs = {f"s{k}": at_site(tmp_path / f"s{k}", values, data={"simulate": f"{k}/2"}) for k in (1, 2)}
+    federation = Federation(runs, values)
+    simulated = run_simulation(build_job(job_from_values(values)).simulation)
+    assert not any(record.failures for record in simulated.history.rounds)
+    assert federation.model_sha256() == simulated.record.model_sha256
+
+
 def test_parts_of_public_data_make_the_simulation(tmp_path: Path) -> None:
     values = job(None, "x") | {"data": {"use": "wine", "partition": {"use": "iid", "clients": 5}}}
     runs = {f"s{k}": at_site(tmp_path / f"s{k}", values, data={"simulate": f"{k}/2"}) for k in (1, 2)}

@@ -12,6 +12,7 @@ from hanse.privacy.accountant import Spent
 from hanse.privacy.budget import Budget
 from hanse.privacy.events import LocalEpsilon
 from hanse.privacy.ledger import PrivacyLedger
+from hanse.rounds.history import RunRecord
 from hanse.rounds.privacy.run import LEDGER, scope_of
 from hanse.rounds.privacy.settled import neighbours_by
 
@@ -28,7 +29,7 @@ class PrivacyAccount:
       by_round: What was spent after some rounds, the last one among them; round 0 alone where all rounds were charged
         together.
       local: Whether each client's report is private by itself.
-      shares: Whether clients added noise in shares, which is private in sums alone.
+      mechanism: What adds the noise, as the job names it.
     """
 
     unit: str
@@ -37,10 +38,17 @@ class PrivacyAccount:
     releases: int
     by_round: Mapping[int, Spent]
     local: bool = False
-    shares: bool = False
+    mechanism: str = ""
+
+    @property
+    def shares(self) -> bool:
+        """Whether clients added noise in shares, which is private in sums alone."""
+        return self.mechanism == "distributed"
 
 
-def spent_by_round(folder: Path, name: str, job: Mapping[str, Any], *, delta: float | None = None) -> PrivacyAccount:
+def spent_by_round(
+    folder: Path, name: str, job: Mapping[str, Any], *, delta: float | None = None, points: int = 24
+) -> PrivacyAccount:
     """A run's spending so far.
 
     Args:
@@ -48,6 +56,7 @@ def spent_by_round(folder: Path, name: str, job: Mapping[str, Any], *, delta: fl
       name: The run's name.
       job: As the run keeps it.
       delta: At which to tell epsilon; by default the job's.
+      points: At most about so many rounds are looked at, the last one among them, ≥ 2; each takes a moment.
 
     Raises:
       PrivacyError: The run promises nothing, or there is no delta.
@@ -69,7 +78,34 @@ def spent_by_round(folder: Path, name: str, job: Mapping[str, Any], *, delta: fl
         budget=budget,
         delta=None if at is None else float(at),
         releases=len(entries),
-        by_round=ledger.spent_by_round(name, delta=None if at is None else float(at)),
+        by_round=ledger.spent_by_round(name, delta=None if at is None else float(at), points=points),
         local=said.get("mechanism", "none") == "none",
-        shares=isinstance(said.get("mechanism"), Mapping) and said["mechanism"].get("use") == "distributed",
+        mechanism=_mechanism(said.get("mechanism"), job),
     )
+
+
+def account_of(run: RunRecord, *, points: int = 24) -> PrivacyAccount | None:
+    """A run's spending so far; None where it promises nothing, keeps no ledger, or has no delta to tell epsilon at.
+
+    Args:
+      run: The run.
+      points: As in `spent_by_round`.
+
+    Raises:
+      StorageError: The ledger can't be read.
+    """
+    if not run.path or not isinstance(run.job.get("privacy"), Mapping):
+        return None
+    try:
+        return spent_by_round(Path(run.path), run.name, run.job, points=points)
+    except PrivacyError:
+        return None
+
+
+def _mechanism(said: object, job: Mapping[str, Any]) -> str:
+    """The mechanism's name, or that of the stage by which clients add noise."""
+    if isinstance(said, Mapping):
+        return str(said.get("use", ""))
+    stages = job.get("pipeline", {}).get("stages", ())
+    names = [str(stage.get("use", "")) for stage in stages if isinstance(stage, Mapping)]
+    return next((name for name in names if name.startswith("local_")), "")
