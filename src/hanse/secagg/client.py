@@ -1,7 +1,7 @@
 """A client's side of a secure sum: a state machine that is given the server's messages and gives back its own.
 
-It never trusts the server: keys count only with their owners' signatures, thresholds are computed here, and it opens shares
-once, of one kind for each neighbour, for one set of survivors that enough neighbours confirmed.
+It never trusts the server: keys count only with their owners' signatures, thresholds are computed here, and it opens
+shares once, of one kind for each neighbour, for one set of survivors that enough neighbours confirmed.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class ClientSession:
         """The answer to the server's next message.
 
         Raises:
-          MessageRefusedError: The message is out of turn, of another session, forged, or asks for what is not given away.
+          MessageRefusedError: The message is out of turn, of another session, forged, or asks too much.
           SumAbandonedError: Too few clients are left, or this client is not among them; this session is over.
         """
         wanted = _NEXT.get(self._phase)
@@ -178,9 +178,7 @@ class ClientSession:
         self._private = self._source.draw(KEY_BYTES)
         self._mask_key, self._seal_key = AgreementKey(self._private), AgreementKey(self._source.draw(KEY_BYTES))
         mask, sealing = self._mask_key.public, self._seal_key.public
-        text = advert_text(
-            self._terms.digest, self._commitment, self._client, mask_key=mask, seal_key=sealing
-        )
+        text = advert_text(self._terms.digest, self._commitment, self._client, mask_key=mask, seal_key=sealing)
         self._advert = Advert(self._terms.digest, self._client, mask, sealing, self._sign(text))
         self._phase = Phase.KEYS
         return self._advert
@@ -198,9 +196,7 @@ class ClientSession:
         keys = {number: self._keys_with(roster.adverts[number], number, me, digest) for number in neighbours}
         self._seed = self._source.draw(SEED_BYTES)
         holders = graph.holders(me)
-        shares = make_shares(
-            self._seed, self._private, holders, threshold=graph.degree.shares, source=self._source
-        )
+        shares = make_shares(self._seed, self._private, holders, threshold=graph.degree.shares, source=self._source)
         of = dict(zip(holders.tolist(), shares, strict=True))
         self._joined = _Joined(digest, roster, me, graph, neighbours, of[me], keys)
         self._phase = Phase.SHARES
@@ -328,9 +324,7 @@ class ClientSession:
 
     def _unsealed(self, number: int) -> Share | None:
         joined = self._in_roster()
-        plain = unseal(
-            joined.keys[number][1], joined.boxes[number], pair_context(joined.digest, number, joined.me)
-        )
+        plain = unseal(joined.keys[number][1], joined.boxes[number], pair_context(joined.digest, number, joined.me))
         return None if plain is None else Share.unpacked(plain)
 
     # all phases

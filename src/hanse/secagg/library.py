@@ -5,6 +5,6 @@ from __future__ import annotations
 from hanse.core.errors import MissingExtraError
 
 try:
-    import cryptography as cryptography  # noqa: PLC0414 - only whether it is there
+    import cryptography as cryptography
 except ImportError as error:  # pragma: no cover - the tests have it
     raise MissingExtraError("a secure sum", extra="secagg") from error

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 import hanse.secagg.library  # noqa: F401 - says what to install
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hanse.secagg.layout import Layout, Words
 
 SEED_BYTES = 16

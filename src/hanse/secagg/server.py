@@ -40,9 +40,9 @@ from hanse.secagg.messages import (
     UnmaskRequest,
 )
 from hanse.secagg.phase import Phase, abandon, refuse
-from hanse.secagg.shares import KEY_SYMBOLS, SEED_SYMBOLS
-from hanse.secagg.shamir import packed_bytes
 from hanse.secagg.sealing import TAG_BYTES
+from hanse.secagg.shamir import packed_bytes
+from hanse.secagg.shares import KEY_SYMBOLS, SEED_SYMBOLS
 from hanse.secagg.terms import Terms
 from hanse.secagg.transcript import commitment_to, graph_seed, roster_digest, signed_text, survivors_text
 from hanse.secagg.unmask import BadShare, Opening, Published, take_off_masks
@@ -163,7 +163,9 @@ class ServerSession:
         """
         wanted = _ANSWERS.get(self._phase)
         if wanted is None or type(message) is not wanted:
-            self._refuse(client, f"{type(message).__name__} came where {wanted.__name__ if wanted else 'nothing'} was awaited")
+            self._refuse(
+                client, f"{type(message).__name__} came where {wanted.__name__ if wanted else 'nothing'} was awaited"
+            )
         if message.session != self._terms.digest:
             self._refuse(client, "it belongs to another session, or to other terms")
         if message.client != client:
@@ -322,9 +324,7 @@ class ServerSession:
         )
         bad = take_off_masks(self._words, self._terms.layout, opening, threads=self._threads)
         self._terms.layout.reduce(self._words)
-        clients = tuple(
-            advert.client for number, advert in enumerate(here.roster.adverts) if here.survivors[number]
-        )
+        clients = tuple(advert.client for number, advert in enumerate(here.roster.adverts) if here.survivors[number])
         self._total = SecureTotal(self._words, clients, tuple(bad))
         self._phase = Phase.DONE
         self._forget()

@@ -25,9 +25,7 @@ def advert_text(session: bytes, commitment: bytes, client: str, *, mask_key: byt
 
 def signed_text(advert: Advert, commitment: bytes) -> bytes:
     """What the advert's signature must be of."""
-    return advert_text(
-        advert.session, commitment, advert.client, mask_key=advert.mask_key, seal_key=advert.seal_key
-    )
+    return advert_text(advert.session, commitment, advert.client, mask_key=advert.mask_key, seal_key=advert.seal_key)
 
 
 def roster_digest(roster: Roster, commitment: bytes) -> bytes:
