@@ -57,9 +57,8 @@ def test_degrees_meet_the_papers_bounds_and_smaller_ones_do_not(
 
 
 def test_degrees_grow_slowly() -> None:
-    degrees = [
-        sparse_degree(n, n * 9 // 10, corrupt=0.05, sigma=40, eta=20, active=False) for n in (10**3, 10**4, 65_536)
-    ]
+    cohorts = (10**3, 10**4, 65_536)
+    degrees = [sparse_degree(n, n * 9 // 10, corrupt=0.05, sigma=40, eta=20, active=False) for n in cohorts]
     sizes = [degree.neighbours for degree in degrees if degree]
     assert sizes == sorted(sizes)
     assert len(sizes) == 3
@@ -100,7 +99,7 @@ def is_connected(graph: Graph, alive: set[int]) -> bool:
 
 
 def test_whom_a_lying_server_can_open_stays_connected() -> None:
-    """It drops two gaps of k/2 successive clients when it knows the ring: the ring falls apart, and none at a gap can be opened."""
+    """It drops two gaps of k/2 clients, for it knows the ring: that falls apart, and none at a gap is opened."""
     n, k, corrupt = 60, 12, 1
     graph = Graph(n, Degree(k, k // 2 + corrupt + 2), bytes(16))
     order = [0]  # the ring, walked by those who share most neighbours

@@ -274,7 +274,7 @@ def test_clients_refuse_survivors_that_never_shared() -> None:
 @pytest.mark.parametrize("victim", range(5))
 @pytest.mark.parametrize("told_truth", [{0, 1}, {0, 1, 2}, {0, 2, 4}, {1, 2, 3, 4}])
 def test_no_client_gives_both_kinds_of_share(victim: int, told_truth: set[int]) -> None:
-    """A server tells some that the victim survived and others that it dropped out, then asks all for all they would give.
+    """A server tells some that the victim survived and others that it dropped out, then asks all for what they give.
 
     No client signs two views, gives more than one share of the victim, or gives any that too few share the view for.
     """
@@ -305,7 +305,7 @@ def test_no_client_gives_both_kinds_of_share(victim: int, told_truth: set[int]) 
 
 
 def test_at_most_one_view_finds_enough_helpers() -> None:
-    """In every way to divide clients among two views: helpers of one view who reach the threshold leave too few for the other."""
+    """However clients are divided among two views: if one finds enough helpers, too few are left for the other."""
     for cohort in range(3, 40):
         terms = Parties(3).terms
         degree = replace(terms, cohort=cohort, min_survivors=2, threshold=0.2, corrupt=0.0).degree(cohort)

@@ -33,11 +33,11 @@ def run(terms: Terms, drops: dict[str, Phase | None], layout: Layout = LAYOUT):
 @given(st.lists(st.sampled_from([None, None, *PHASES]), min_size=3, max_size=9), st.integers(1, 40))
 @settings(deadline=None, max_examples=50)
 def test_the_sum_is_exact_or_nothing(drops: list[Phase | None], bits: int) -> None:
-    """Against a model of who is left after each phase: exactly when enough are, there is a sum, and it is the plain one."""
+    """Against a model of who is left after each phase: when enough are, there is a sum, and it is the plain one."""
     layout = Layout((Part("delta", 5, bits), Part("weight", 1, 64)))
     terms = make_terms(len(drops), layout=layout)
     dropped = dict(zip(names(len(drops)), drops, strict=True))
-    left = len(drops)
+    left = in_roster = len(drops)
     enough = True
     for phase in PHASES:
         left -= sum(drop == phase for drop in drops)
@@ -119,9 +119,8 @@ def test_only_the_masked_words_depend_on_the_update() -> None:
             if parties.clients["site-000"].phase is Phase.KEYS:
                 parties.clients["site-000"].set_input({"delta": np.full(9, value), "weight": np.array([value])})
             parties.step()
-            everything += [
-                to_bytes(answer) for answer in parties.answers.values() if not isinstance(answer, MaskedInput)
-            ]
+            others = (answer for answer in parties.answers.values() if not isinstance(answer, MaskedInput))
+            everything += [to_bytes(answer) for answer in others]
             parties.give()
         seen.append(everything)
     assert seen[0] == seen[1]

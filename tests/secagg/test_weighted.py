@@ -42,7 +42,7 @@ def test_the_largest_inputs_do_not_wrap_around(cohort: int, weight: int, sign: f
 
 
 def test_rounding_is_right_on_average() -> None:
-    """200,000 roundings of one number to steps of 1/7: five standard deviations, one fresh seed in two million fails."""
+    """200,000 roundings of one number to steps of 1/7: five standard deviations; one seed in two million fails."""
     encoding = WeightedEncoding(length=200_000, range=1.0, cohort=1, most_weight=1, bits=4)
     assert encoding.levels == 7
     mean, _ = encoding.mean(

@@ -1,8 +1,8 @@
 """Weighted means by a secure sum: each client sends weight × whole numbers, and its weight beside them.
 
-With x_k in [-r, r]^d and a whole weight w_k in [0, W]: q_k = round(M x_k / r) at random to one of both neighbours, right on
-average; the sum of w_k q_k modulo 2^b and the sum of w_k modulo 2^64 give the mean as r/M · (Σ w_k q_k) / (Σ w_k). M is the largest for
-which n clients can't wrap around: M = ⌊(2^(b-1) - 1) / (n W)⌋.
+With x_k in [-r, r]^d and a whole weight w_k in [0, W]: q_k is M x_k / r, rounded at random to one of both neighbours,
+right on average; the sum of w_k q_k modulo 2^b and that of w_k modulo 2^64 give the mean, r/M · (Σ w_k q_k) / (Σ w_k).
+M is the largest for which n clients can't wrap around: M = ⌊(2^(b-1) - 1) / (n W)⌋.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class WeightedEncoding:
         if self.levels < 1:
             needed = (self.cohort * self.most_weight).bit_length() + 1
             raise PipelineError(
-                f"a sum of {self.cohort:,} clients with weights up to {self.most_weight:,} does not fit in {self.bits} bits",
+                f"a sum of {self.cohort:,} clients with weights up to {self.most_weight:,} does not fit in "
+                f"{self.bits} bits",
                 hint=f"use bits = {needed} or more, each bit beyond halves the rounding; or smaller weights",
             )
 
