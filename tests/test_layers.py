@@ -30,6 +30,7 @@ OUTSIDE = {
     "hanse.privacy": {"dp_accounting", "numpy", "scipy"},
     "hanse.report": {"jinja2", "markupsafe", "numpy", "tomli_w"},
     "hanse.rounds": {"numpy", "safetensors", "sqlalchemy"},
+    "hanse.secagg": {"cryptography", "numpy"},
     "hanse.simulation": {"numpy", "ray", "threadpoolctl"},
     "hanse.strategies": {"numpy"},
     "hanse.sweeps": {"numpy"},

@@ -1,8 +1,8 @@
 """Secure sums: the server learns the sum of many clients' vectors and nothing else, though clients drop out.
 
-The four phases of Bonawitz et al. 2017 and the fifth, for a server that may lie; with the sparse graph of Bell et al. 2020 for
-large cohorts. All of it is state machines that take messages and give messages: `ClientSession` and `ServerSession`. What carries
-the messages is up to who uses them. Needs the extra `secagg`.
+The four phases of Bonawitz et al. 2017 and the fifth, for a server that may lie; with the sparse graph of Bell et al.
+2020 for large cohorts. All of it is state machines that take messages and give messages: `ClientSession` and
+`ServerSession`. What carries the messages is up to who uses them. Needs the extra `secagg`.
 
 References:
   Bonawitz, Ivanov, Kreuter, Marcedone, McMahan, Patel, Ramage, Segal, Seth 2017, "Practical secure aggregation for

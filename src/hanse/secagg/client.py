@@ -1,7 +1,7 @@
 """A client's side of a secure sum: a state machine that is given the server's messages and gives back its own.
 
-It never trusts the server: keys count only with their owners' signatures, thresholds are computed here, and it opens shares
-once, of one kind for each neighbour, for one set of survivors that enough neighbours confirmed.
+It never trusts the server: keys count only with their owners' signatures, thresholds are computed here, and it opens
+shares once, of one kind for each neighbour, for one set of survivors that enough neighbours confirmed.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class ClientSession:
         """The answer to the server's next message.
 
         Raises:
-          MessageRefusedError: The message is out of turn, of another session, forged, or asks for what is not given away.
+          MessageRefusedError: The message is out of turn, of another session, forged, or asks too much.
           SumAbandonedError: Too few clients are left, or this client is not among them; this session is over.
         """
         wanted = _NEXT.get(self._phase)

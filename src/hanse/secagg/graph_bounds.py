@@ -1,8 +1,8 @@
 """How many neighbours each client needs, and how many of them must help to open a secret.
 
-A client shares masks and secrets with k neighbours on a ring whose order is random (a Harary graph), not with all n - 1.
-Of the n clients at most γn work with the server and δn drop out. With X_i the corrupt and Y_i the surviving neighbours of
-client i, both hypergeometric, and t of the k neighbours (or of them and the client itself) needed to open a secret:
+A client shares masks and secrets with k neighbours on a ring whose order is random (a Harary graph), not with all
+n - 1. Of the n clients at most γn work with the server and δn drop out. With X_i the corrupt and Y_i the surviving
+neighbours of client i, both hypergeometric, and t of its k neighbours and itself needed to open a secret:
 
 - secrecy, 1: too few are corrupt to open a secret: Pr[some X_i > c] ≤ 2^-(σ+1), and t > c;
 - secrecy, 2: honest survivors stay connected, for the masks hide no more than the sum over each connected part: a ring
@@ -11,10 +11,10 @@ client i, both hypergeometric, and t of the k neighbours (or of them and the cli
 - correctness: enough survive: Pr[some Y_i < t] ≤ 2^-η.
 
 That is for a server that follows the protocol and is curious (Bell et al., section 3). One that lies chooses who "drops
-out" when it knows the graph, so secrecy 2 must not rest on chance: with t ≥ k/2 + c + 2, a client with k/2 successive neighbours
-gone on one side can't be opened at all, for only k/2 on the other side, c corrupt ones and itself are left to
-help; so whoever is opened is connected. It also implies 2(t - c) > k + 1 - c, so that no two views of who survived find enough
-helpers. Because that server may try many rosters before it shows one, σ is then higher by `GRINDING_BITS`.
+out" when it knows the graph, so secrecy 2 must not rest on chance: with t ≥ k/2 + c + 2, a client with k/2 successive
+neighbours gone on one side can't be opened at all, for only k/2 on the other side, c corrupt ones and itself are left
+to help; so whoever is opened is connected. It also implies 2(t - c) > k + 1 - c, so that no two views of who survived
+find enough helpers. Because that server may try many rosters before it shows one, σ is then higher by `GRINDING_BITS`.
 
 References:
   Bell, Bonawitz, Gascón, Lepoint, Raykova 2020, "Secure single-server aggregation with (poly)logarithmic overhead",
@@ -61,7 +61,7 @@ def sparse_degree(
       active: Whether the server may lie.
 
     >>> sparse_degree(10_000, 9_000, corrupt=0.1, sigma=40, eta=20, active=False)
-    Degree(neighbours=66, shares=33)
+    Degree(neighbours=54, shares=31)
     """
     bad = int(corrupt * num_clients)
     secrecy = -(sigma + 1 + (GRINDING_BITS if active else 0)) * math.log(2)

@@ -105,7 +105,7 @@ def _fill(stream: np.ndarray, seed: bytes, nbytes: int, first_block: int) -> Non
     cipher = Cipher(algorithms.AES128(seed), modes.CTR(first_block.to_bytes(_BLOCK, "big"))).encryptor()
     for start in range(0, nbytes, CHUNK_BYTES):
         stop = min(nbytes, start + CHUNK_BYTES)
-        cipher.update_into(_ZEROS[: stop - start], memoryview(stream)[start : stop + _BLOCK])
+        cipher.update_into(_ZEROS[: stop - start], stream.data[start : stop + _BLOCK])
 
 
 @lru_cache(maxsize=64)

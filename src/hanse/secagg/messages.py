@@ -111,7 +111,7 @@ class Roster:
 
 @dataclass(frozen=True)
 class SealedShares:
-    """Shares of a client's secrets, a sealed box for each neighbour; digests of all shares; a digest of its own seed."""
+    """A client's shares, sealed in a box for each neighbour; digests of all shares, and of its own seed."""
 
     kind: ClassVar[int] = 4
     session: bytes

@@ -163,9 +163,8 @@ class ServerSession:
         """
         wanted = _ANSWERS.get(self._phase)
         if wanted is None or type(message) is not wanted:
-            self._refuse(
-                client, f"{type(message).__name__} came where {wanted.__name__ if wanted else 'nothing'} was awaited"
-            )
+            awaited = wanted.__name__ if wanted else "nothing"
+            self._refuse(client, f"{type(message).__name__} came where {awaited} was awaited")
         if message.session != self._terms.digest:
             self._refuse(client, "it belongs to another session, or to other terms")
         if message.client != client:

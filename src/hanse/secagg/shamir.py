@@ -42,8 +42,8 @@ def secret_of(symbols: np.ndarray) -> bytes | None:
 def split(secrets: np.ndarray, points: np.ndarray, threshold: int, source: RandomBytes) -> np.ndarray:
     """Shares such that any `threshold` of them give the secrets, and fewer tell nothing at all.
 
-    For each secret s a polynomial f of degree `threshold` - 1 with f(0) = s and otherwise uniform coefficients; the share at
-    x is f(x).
+    For each secret s a polynomial f of degree `threshold` - 1 with f(0) = s and otherwise uniform coefficients; the
+    share at x is f(x).
 
     Args:
       secrets: Symbols, `int64[s]`, each in [0, PRIME).
@@ -86,7 +86,8 @@ def lagrange_at_zero(points: np.ndarray) -> np.ndarray:
     differences = (points[None, :] - points[:, None]) % PRIME
     np.fill_diagonal(differences, 1)  # whose logarithm is 0
     exponents = logs.sum() - logs - _log()[differences].sum(axis=1)
-    return _antilog()[exponents % (PRIME - 1)]
+    found: np.ndarray = _antilog()[exponents % (PRIME - 1)]
+    return found
 
 
 def pack(rows: np.ndarray) -> list[bytes]:
@@ -112,7 +113,8 @@ def unpack(packed: list[bytes], count: int) -> np.ndarray | None:
     high = bits[:, :count]
     if bits[:, count:].any() or (low * high).any():  # 2^16 has no low bits
         return None
-    return low + (high << 16)
+    symbols: np.ndarray = low + (high << 16)
+    return symbols
 
 
 def _reduced(numbers: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ class Terms:
       threshold: Share of the cohort whose inputs must be in the sum, in (0, 1]; with fewer it is abandoned.
       min_survivors: And at least so many, ≥ 2.
       corrupt: γ, share of the clients that may work with the server, in [0, 0.5).
-      active: Whether secrecy must hold against a server that lies; else against one that is curious and follows the protocol.
+      active: Whether secrecy must hold against a server that lies; else against a curious one that follows the rules.
       complete_up_to: Up to so many clients everybody shares masks with everybody.
       sigma: σ: secrecy of a sparse graph fails with probability at most 2^-σ.
       eta: η: it fails to open with probability at most 2^-η, if the threshold is met.

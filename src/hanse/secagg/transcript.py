@@ -34,7 +34,7 @@ def roster_digest(roster: Roster, commitment: bytes) -> bytes:
 
 
 def graph_seed(roster: bytes) -> bytes:
-    """16 bytes for the graph, from the roster's digest: no client knows the server's number, nor the server clients' keys."""
+    """16 bytes for the graph: neither clients, without the server's number, nor it, without their keys, choose them."""
     return hashlib.sha256(b"hanse secure sum: graph\n" + roster).digest()[:16]
 
 

@@ -1,8 +1,8 @@
 """From shares to the sum: open one secret of each client that took part, and take all masks off.
 
-Of a survivor that is its own seed, whose mask is taken off; of one that dropped out after sharing its keys it is the mask
-key, with which the masks that its surviving neighbours share with it are made again. Every share is compared with the digest
-that its owner published, and every secret with its commitment: the seed's digest, or the public mask key.
+Of a survivor that is its own seed, whose mask is taken off; of one that dropped out after sharing its keys it is the
+mask key, with which the masks that its surviving neighbours share with it are made again. Every share is compared with
+the digest that its owner published, and every secret with its commitment: the seed's digest, or the public mask key.
 """
 
 from __future__ import annotations
