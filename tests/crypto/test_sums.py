@@ -36,7 +36,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def known_paillier_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Making a key takes a second, and a chunk of 64 ciphertexts a quarter; what they are made of is tested elsewhere."""
+    """A key takes a second, and a chunk of 64 ciphertexts a quarter; what they are made of is tested elsewhere."""
     monkeypatch.setattr(paillier, "generate_keys", lambda bits: known_key())
     monkeypatch.setattr(paillier, "_PER_CHUNK", 4)
 
@@ -362,3 +362,17 @@ def test_other_packages_add_schemes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(scheme("mine", summands=2), Bfv)
     with pytest.raises(SettingError, match="lacks methods"):
         scheme("odd")
+
+
+def test_a_vector_is_encrypted_as_it_is_asked_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the adder reads a vector's chunks once, one after another: neither needs all of them at a time."""
+    holder = site(name)
+    cipher, calls = holder._cipher, []  # type: ignore[attr-defined]
+    original = cipher.encrypt
+    monkeypatch.setattr(cipher, "encrypt", lambda values: calls.append(len(values)) or original(values))
+    width = cipher.values_per_chunk
+    chunks = holder.encrypt(vector(name, 0, 3 * width))
+    assert calls == []
+    next(chunks)
+    next(chunks)
+    assert calls == [width, width]

@@ -48,7 +48,7 @@ class FixedPoint:
     @property
     def bound(self) -> int:
         """Largest magnitude of an encoded number."""
-        return math.floor(math.ldexp(self.limit, self.fraction_bits))
+        return round(math.ldexp(self.limit, self.fraction_bits))
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Whole numbers, `int64` of the same shape.
@@ -66,8 +66,7 @@ class FixedPoint:
                 f"a value to encrypt is beyond the limit of {self.limit:g}; nothing was encrypted",
                 hint="clip the values first, or state a larger limit",
             )
-        whole = np.rint(np.ldexp(numbers, self.fraction_bits))
-        return np.clip(whole, -self.bound, self.bound).astype(np.int64)
+        return np.rint(np.ldexp(numbers, self.fraction_bits)).astype(np.int64)
 
 
 def decoded(whole: np.ndarray, fraction_bits: int) -> np.ndarray:

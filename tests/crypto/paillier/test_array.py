@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 
 import gmpy2
 import numpy as np
@@ -138,8 +139,9 @@ def test_equal_numbers_give_different_ciphertexts() -> None:
     assert len(set(both)) == 16
 
 
-def test_threads_give_the_same() -> None:
-    values = np.linspace(-100, 100, 300)
+def test_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hanse.crypto.paillier.encrypt._CHUNK", 8)
+    values = np.linspace(-100, 100, 20)
     with ThreadPoolExecutor(2) as executor:
         x = encrypt_array(known_key().public, values, encoding=ENCODING, executor=executor)
         assert (decrypt_integers(known_key(), x, executor=executor) == whole(values)).all()
@@ -241,3 +243,12 @@ def test_packing_is_undone(bits: int, data: st.DataObject) -> None:
 
 def test_shows_no_ciphertexts() -> None:
     assert len(repr(encrypted([1.0]))) < 120
+
+
+def test_processes_give_the_same() -> None:
+    values = np.array([1.0, -2.0])
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        x = encrypt_array(known_key().public, values, encoding=ENCODING, executor=executor)
+        assert (decrypt_integers(known_key(), x) == whole(values)).all()
+        with pytest.raises(TypeError, match="not pickled"):
+            decrypt_integers(known_key(), x, executor=executor)
