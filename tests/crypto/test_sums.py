@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from functools import cache
 
@@ -11,7 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hanse.core.errors import EncodingError, NonFiniteUpdateError, PipelineError, SettingError, TooFewClientsError
+from hanse.core.errors import (
+    EncodingError,
+    MissingExtraError,
+    NonFiniteUpdateError,
+    PipelineError,
+    SettingError,
+    TooFewClientsError,
+)
 from hanse.crypto.additive import AdditiveHE, KeySet, Site
 from hanse.crypto.bfv import Bfv
 from hanse.crypto.ckks import Ckks
@@ -102,15 +111,16 @@ def test_bfv_is_exact_whatever_its_settings(summands: int, limit: int, seed: int
 
 @pytest.mark.parametrize(("summands", "limit"), [(1, 2**47), (2, 2**45), (1000, 2**27), (1_000_000, 2000)])
 def test_bfv_holds_to_its_edge(summands: int, limit: int) -> None:
-    """One number a slot and hardly a bit to spare."""
+    """One number a slot, hardly a bit to spare, and one ciphertext again and again: errors grow as fast as they can."""
     chosen = Bfv(summands=summands, limit=limit)
     assert chosen.lanes == 1
     made = chosen.make_keys()
     holder, adder = chosen.site(made.secret), chosen.adder(made.public, 4)
     values = np.array([limit, -limit, 0, 1])
-    for _ in range(min(summands, 30)):
-        adder.add(holder.encrypt(values))
-    assert (holder.decrypt(adder.total(), 4) == min(summands, 30) * values).all()
+    chunks, times = list(holder.encrypt(values)), min(summands, 1000)
+    for _ in range(times):
+        adder.add(chunks)
+    assert (holder.decrypt(adder.total(), 4) == times * values).all()
 
 
 def test_what_does_not_fit_is_refused_with_the_numbers() -> None:
@@ -358,10 +368,13 @@ def test_other_packages_add_schemes(monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib.metadata import EntryPoint
 
     points = [EntryPoint("mine", "hanse.crypto.bfv:Bfv", "hanse.additive_he"), EntryPoint("odd", "builtins:dict", "x")]
+    points.append(EntryPoint("gone", "no.such_module:Scheme", "x"))
     monkeypatch.setattr("hanse.crypto.schemes.entry_points", lambda group: points)
     assert isinstance(scheme("mine", summands=2), Bfv)
     with pytest.raises(SettingError, match="lacks methods"):
         scheme("odd")
+    with pytest.raises(SettingError, match="can't be imported"):
+        scheme("gone")
 
 
 def test_a_vector_is_encrypted_as_it_is_asked_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,3 +389,15 @@ def test_a_vector_is_encrypted_as_it_is_asked_for(name: str, monkeypatch: pytest
     next(chunks)
     next(chunks)
     assert calls == [width, width]
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [("big", "gmpy2"), ("seal", "tenseal"), ("key_transport", "cryptography.hazmat.primitives.kdf.hkdf")],
+)
+def test_a_missing_package_is_named_by_its_extra(module: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = importlib.import_module(f"hanse.crypto.{module}")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError) as caught:
+        importlib.reload(loaded)
+    assert "hanse[he]" in str(caught.value.hint)

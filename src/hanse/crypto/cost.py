@@ -18,7 +18,7 @@ class Cost:
     Args:
       bytes_each_way: Bytes that a site sends, and about what it gets back.
       encrypt_seconds: For a site: all its chunks, encrypted and written.
-      add_seconds: For the server and one site: all chunks read, checked and added.
+      add_seconds: For the server and one site: all chunks read, checked and added, and the sum written.
       decrypt_seconds: For a site: the sum.
     """
 
@@ -43,7 +43,9 @@ def measured(scheme: AdditiveHE, size: int, *, clock: Callable[[], float] = time
     keys = scheme.make_keys()
     site, adder = scheme.site(keys.secret), scheme.adder(keys.public, length)
     values = np.ones(length, dtype=np.int64 if scheme.exact else np.float64)
-    list(site.encrypt(values))
+    warm = scheme.adder(keys.public, length)
+    warm.add(site.encrypt(values))
+    site.decrypt(warm.total(), length)
     began = clock()
     chunks = list(site.encrypt(values))
     encrypted = clock()

@@ -40,11 +40,14 @@ def scheme(name: str, **settings: Any) -> AdditiveHE:
         raise SettingError("scheme", f"there is no `{name}`", hint=did_you_mean(name, {*SCHEMES, *_added()}))
     module, _, attribute = path.partition(":")
     try:
-        made = getattr(importlib.import_module(module), attribute)(**settings)
+        kind = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SettingError("scheme", f"`{name}` can't be imported from `{path}`: {error}") from error
+    try:
+        made = kind(**settings)
     except TypeError as error:
-        raise SettingError(
-            "scheme", f"`{name}` can't be made with {', '.join(settings) or 'no settings'}: {error}"
-        ) from error
+        given = ", ".join(settings) or "no settings"
+        raise SettingError("scheme", f"`{name}` can't be made with {given}: {error}") from error
     if not isinstance(made, AdditiveHE):
         raise SettingError("scheme", f"`{name}` is a {type(made).__name__}, which lacks methods of `AdditiveHE`")
     return made
