@@ -15,6 +15,7 @@ PAGES = (
     "docs/quickstart.md",
     "docs/federated-averaging.md",
     "docs/federation-identity.md",
+    "docs/homomorphic-encryption.md",
     "docs/pipeline.md",
     "docs/privacy-accounting.md",
     "docs/reproducibility.md",

@@ -19,6 +19,7 @@ OUTSIDE = {
     "hanse.aggregators": {"numpy"},
     "hanse.cli": {"click", "numpy", "rich", "typer"},
     "hanse.core": {"array_api_compat", "numpy"},
+    "hanse.crypto": {"cryptography", "gmpy2", "numpy", "tenseal"},
     "hanse.data": {"numpy", "pandas", "PIL", "pyarrow", "sklearn"},
     "hanse.federation": {
         *("alembic", "cryptography", "fastapi", "fsspec", "httptools", "numpy", "psycopg", "pydantic", "safetensors"),

@@ -19,6 +19,8 @@ HEAVY = (
     "PIL",
     "jinja2",
     "ray",
+    "gmpy2",
+    "tenseal",
 )
 
 IMPORT = "import hanse"

@@ -8,6 +8,7 @@ Each check raises AssertionError with a sentence that says what does not hold:
         check_strategy(MyStrategy(beta=0.5))
 """
 
+from hanse.testing.additive_he import check_additive_he
 from hanse.testing.aggregator import check_aggregator
 from hanse.testing.fakes import linear_task, make_params, make_update, tiny_federation, with_empty_client
 from hanse.testing.stage import check_stage
@@ -16,6 +17,7 @@ from hanse.testing.trainer import check_trainer
 from hanse.testing.transport import check_transport
 
 __all__ = [
+    "check_additive_he",
     "check_aggregator",
     "check_stage",
     "check_strategy",
