@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hanse.core.randomness import derive_seed
 
-_BLOCK = 16384  # pairs: what is computed of them stays in a core's cache
+_BLOCK = 65536  # pairs: what is computed of them stays in a core's cache
 
 
 class NormalNoise:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from hanse.core.errors import JobError, TaskError
+from hanse.core.errors import JobError
 from hanse.core.example_privacy import ExamplePrivacy
 from hanse.core.local_work import LocalWork
 from hanse.core.params import ParamSpec
@@ -45,9 +44,9 @@ class PrivateSteps:
         self._module = module
         self._spec = spec
         self._weights = [parameter.detach() for parameter in parameters]
-        named: Mapping[str, nn.Parameter] = {t.name: p for t, p in zip(spec.tensors, parameters, strict=True)}
-        self._sums = ClippedSums(module, named, loss, note=note)
+        self._sums = ClippedSums(module, parameters, loss, note=note)
 
+    @torch.no_grad()
     def __call__(
         self, work: LocalWork, lr: float, private_key: int, data: tuple[Tensor, Tensor], contexts: Contexts | None
     ) -> int:
@@ -73,31 +72,16 @@ class PrivateSteps:
         batch, steps = work.batch_length(len(x)), work.num_steps(len(x))
         noise = _Noise(private_key, privacy, self._spec, self._weights)
         states = [work.optimizer.init(weight) for weight in self._weights]
-        with self._buffers_untouched():
-            batches = poisson_batches(private_key, len(x), batch, steps=steps)
-            for taken, rows in enumerate(batches, start=1):
-                index = torch.from_numpy(rows).to(x.device)
-                sums = self._sums(x.index_select(0, index), y.index_select(0, index), privacy.clip_norm)
-                grads = noise.added_to(sums, batch)
-                if contexts is not None:
-                    contexts.correct(grads, self._weights)
-                for weight, grad, state in zip(self._weights, grads, states, strict=True):
-                    work.optimizer.update(weight, grad, state, lr=lr, step=taken)
+        batches = poisson_batches(private_key, len(x), batch, steps=steps)
+        for taken, rows in enumerate(batches, start=1):
+            index = torch.from_numpy(rows).to(x.device)
+            sums = self._sums(x.index_select(0, index), y.index_select(0, index), privacy.clip_norm)
+            grads = noise.added_to(sums, batch)
+            if contexts is not None:
+                contexts.correct(grads, self._weights)
+            for weight, grad, state in zip(self._weights, grads, states, strict=True):
+                work.optimizer.update(weight, grad, state, lr=lr, step=taken)
         return steps
-
-    @contextmanager
-    def _buffers_untouched(self) -> Iterator[None]:
-        """What layers keep of the data by themselves has no noise on it."""
-        before = {name: (buffer, buffer._version) for name, buffer in self._module.named_buffers()}
-        yield
-        for name, buffer in self._module.named_buffers():
-            known, version = before.get(name, (None, 0))
-            if buffer is not known or buffer._version != version:
-                raise TaskError(
-                    f"example privacy: the model changed its buffer `{name}` while it was trained, which may tell of "
-                    "the examples without any noise; nothing was released",
-                    hint="take layers that keep no statistics: GroupNorm instead of BatchNorm",
-                )
 
 
 class _Noise:
