@@ -55,3 +55,15 @@ def test_mnist_by_writer(example: Any, capsys: pytest.CaptureFixture[str]) -> No
         pytest.skip("HANSE_DATA names no folder of data sets")
     found = example("mnist_writers", capsys, "--rounds", "1", "--set", "cohort.size=5")
     assert found["num_clients"] > 500
+
+
+@pytest.mark.data
+def test_mnist_by_dp_sgd(example: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    if not os.environ.get("HANSE_DATA"):
+        pytest.skip("HANSE_DATA names no folder of data sets")
+    found = example("mnist_private", capsys, "--rounds", "1", "--set", "cohort={use='uniform', size=1}")
+    assert (found["status"], found["num_failures"]) == ("finished", 0)
+    assert main(["privacy", "mnist-private", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["unit"], told["releases"]) == ("example", 1)
+    assert 2.9 < told["rounds"][-1]["epsilon"] <= 3.0

@@ -21,6 +21,7 @@ from hanse.core.aggregate import Aggregate
 from hanse.core.errors import PrivacyError, SettingError
 from hanse.core.params import Params
 from hanse.core.protocols import Clips
+from hanse.pipeline.mechanism import Mechanism
 from hanse.privacy.banded import Draw, Error, optimal_banded
 from hanse.privacy.events import CorrelatedGaussian, Event
 from hanse.privacy.participation import Participation
@@ -53,13 +54,11 @@ class Factorisation(Protocol):
 
 
 @runtime_checkable
-class CorrelatesRounds(Protocol):
-    """A mechanism whose noise hangs together over rounds, so that it is accounted for once, for all of them."""
+class CorrelatesRounds(Mechanism, Protocol):
+    """A mechanism whose noise hangs together over rounds, so that it is accounted for once, for all of them.
 
-    @property
-    def noise_multiplier(self) -> float | None:
-        """Standard deviation of fresh noise over the clip norm; None where a budget is to say it."""
-        ...
+    Its noise multiplier is that of fresh noise over the clip norm.
+    """
 
     def factorised(self, participation: Participation) -> Factorisation:
         """The factorisation for a run.

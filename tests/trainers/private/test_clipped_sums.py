@@ -212,3 +212,13 @@ def test_what_was_recorded_is_let_go_of_at_once() -> None:
     known = weakref.ref(recording)
     del recording
     assert known() is None
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_sums_have_no_graph(name: str) -> None:
+    """Weights that are moved by them would get one, which grows from step to step."""
+    case = CASES[name]
+    module, (x, y) = case.module(), case.examples(3)
+    for found in ClippedSums(module, trained(module), case.loss)(x, y, 0.1):
+        assert found.grad_fn is None
+        assert not found.requires_grad

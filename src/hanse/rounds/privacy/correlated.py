@@ -31,9 +31,8 @@ def settle_correlated(
             "unbounded participation its noise protects nobody",
             hint='use cohort = { use = "separated", size = …, min_separation = … }, or "cyclic"',
         )
-    assert privacy.mechanism is not None
     expected = cohort_size(cohort) or expected_cohort(settings, num_clients)
-    whole = with_mechanism(pipeline, privacy.mechanism, float(expected))
+    whole = with_mechanism(pipeline, mechanism, float(expected))
     if whole.clipping is None or whole.clipping.tells:
         raise PrivacyError(
             f"{name} releases sums alone, and an adaptive clip has clients tell of their norms beside them",
@@ -47,7 +46,7 @@ def settle_correlated(
     elif privacy.budget is not None:
         check_budget(privacy.budget, factorisation.event(noise))
     return SettledPrivacy(
-        pipeline=replace(whole, mechanism=privacy.mechanism.with_noise(noise)),
+        pipeline=replace(whole, mechanism=mechanism.with_noise(noise)),
         settings=quiet(settings),
         event=factorisation.event(noise),
         rounds=settings.rounds,

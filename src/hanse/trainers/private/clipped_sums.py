@@ -84,6 +84,7 @@ class ClippedSums:
                 self._forms[layer] = form
         self._ways: dict[object, _Way] = {}
 
+    @torch.no_grad()
     def __call__(self, x: Tensor, y: Tensor, clip_norm: float) -> list[Tensor]:
         """The sums, in memory that may be written; zeros for no examples.
 

@@ -46,6 +46,7 @@ class PrivateSteps:
         self._weights = [parameter.detach() for parameter in parameters]
         self._sums = ClippedSums(module, parameters, loss, note=note)
 
+    @torch.no_grad()
     def __call__(
         self, work: LocalWork, lr: float, private_key: int, data: tuple[Tensor, Tensor], contexts: Contexts | None
     ) -> int:
