@@ -180,8 +180,8 @@ class ResidentTrainer:
             if count and self._whole.suits(rows, batch):
                 anchor = self._weights.load(job.start)
                 orders = passes(work, count, job.seed)
-                taken = self._whole(orders, rows, batch=batch, steps=work.num_steps(count), lr=lr)
-                return self._result(round_number, job, began, self._weights.change(anchor), count, taken)
+                done = self._whole(orders, rows, batch=batch, steps=work.num_steps(count), lr=lr)
+                return self._result(round_number, job, began, self._weights.change(anchor), count, done)
         with self.data.tensors((job.client, "train"), examples) as (x, y):
             count = len(x)
             if not count:
@@ -191,10 +191,10 @@ class ResidentTrainer:
                 )
             anchor = self._weights.load(job.start)
             contexts = None
+            taken: tuple[int, float | None]
             if work.correction is not None:
                 trainable = self._weights.trainable
                 contexts = Contexts(trainable, anchor[: trainable.size], work.correction, job)
-            taken: tuple[int, float | None]
             if work.example_privacy is not None:
                 with self._seeded(job.private_key):  # nobody may know what dropout leaves in
                     taken = self._private_steps(work, lr, job.private_key, (x, y), contexts), None

@@ -99,7 +99,9 @@ class ClippedSums:
         """
         totals: dict[int, Tensor] = {}
         way = self._way(x, y) if len(x) else _Way(1)
-        for inputs, targets in zip(x.split(way.at_once or 1), y.split(way.at_once or 1), strict=True) if len(x) else ():
+        at_once = way.at_once or 1
+        cut = zip(torch.split(x, at_once), torch.split(y, at_once), strict=True)
+        for inputs, targets in cut if len(x) else ():
             with buffers_untouched(self._module):
                 pieces = self._alone(inputs, targets) if way.at_once is None else self._pieces(inputs, targets)
             _add(totals, pieces, clip_norm, self._parameters[0].dtype)

@@ -106,7 +106,7 @@ class Gram:
 
 def squares_of(rows: Tensor) -> Tensor:
     """‖v_i‖² of rows `[n, m]`, in float64; neither very large nor very small numbers are lost."""
-    norms = torch.linalg.vector_norm(rows, dim=1)
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
     if rows.dtype != torch.float64 and norms.numel():
         low, high = torch.aminmax(norms)
         if not (low.item() > _SAFE[0] and high.item() < _SAFE[1]):
@@ -116,7 +116,8 @@ def squares_of(rows: Tensor) -> Tensor:
 
 def scaled(rows: Tensor, scales: Tensor) -> Tensor:
     """c_i v_i for rows `[n, …]`, in the rows' own type."""
-    return (rows * scales.view(-1, *[1] * (rows.dim() - 1))).to(rows.dtype)
+    each: Tensor = rows * scales.view(-1, *[1] * (rows.dim() - 1))
+    return each.to(rows.dtype)
 
 
 def added(parts: Sequence[Tensor]) -> Tensor:

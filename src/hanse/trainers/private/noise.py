@@ -42,7 +42,7 @@ class NormalNoise:
         if out.dtype == torch.float64:
             self._wide.standard_normal(out=out.numpy())
             return
-        for block in out.split(2 * _BLOCK):
+        for block in torch.split(out, 2 * _BLOCK):
             pairs = (len(block) + 1) // 2
             whole = torch.from_numpy(self._bits.random_raw(pairs).view(np.int32))
             radius = whole[:pairs].bitwise_and_(0x7FFFFFFF).to(torch.float32)

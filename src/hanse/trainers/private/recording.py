@@ -34,7 +34,7 @@ def recorded(layers: Mapping[nn.Module, CoveredLayer], *, lanes: bool) -> Iterat
     recording = Recording()
     try:
         for layer, form in layers.items():
-            layer.forward = _forward(layer, form, recording, lanes=lanes)  # type: ignore[method-assign]
+            layer.forward = _forward(layer, form, recording, lanes=lanes)
         yield recording
     finally:
         for layer in layers:

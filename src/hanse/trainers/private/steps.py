@@ -92,7 +92,7 @@ class _Noise:
         self._normal = NormalNoise(private_key)
         # the numbers of a parameter are those of its place in the model, whatever its order in memory
         self._flat = torch.empty(sum(weight.numel() for weight in weights), dtype=getattr(torch, spec.dtype))
-        self._parts = self._flat.split([weight.numel() for weight in weights])
+        self._parts = torch.split(self._flat, [weight.numel() for weight in weights])
 
     def added_to(self, sums: list[Tensor], batch: int) -> list[Tensor]:
         """(sums + noise) / batch, in the sums' memory."""
