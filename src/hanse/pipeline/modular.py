@@ -14,6 +14,7 @@ from hanse.core.params import Params, ParamSpec
 from hanse.core.protocols import Stage
 from hanse.core.stage_round import StageRound
 from hanse.pipeline.encodings import flat_spec, in_this_round, require_finite, require_layout
+from hanse.pipeline.residues import as_residues, centred, most_bits, residue_type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +72,16 @@ class Modular:
                 f"a sum of {given.cohort:,} clients' whole numbers does not fit in {self.bits} bits",
                 hint=f"use bits = {needed} or more; each bit beyond halves the rounding",
             )
-        if self.bits + given.cohort.bit_length() > 53:
+        if self.bits > most_bits(given.cohort):
             raise PipelineError(
                 f"a sum of {given.cohort:,} residues of {self.bits} bits is not exact in float64",
-                hint=f"use bits = {53 - given.cohort.bit_length()} or fewer",
+                hint=f"use bits = {most_bits(given.cohort)} or fewer",
             )
         return replace(self, _given=given)
 
     def encoded_spec(self, spec: ParamSpec) -> ParamSpec:
         """Unsigned integers of 8, 16 or 32 bits."""
-        return flat_spec("residues", spec.size, self._dtype)
+        return flat_spec("residues", spec.size, residue_type(self.bits))
 
     def encode(self, update: Update, rng: np.random.Generator) -> Update:
         """The client's half; raises `NonFiniteUpdateError`."""
@@ -93,8 +94,7 @@ class Modular:
         whole += rng.random(len(whole), dtype=np.float32)
         np.floor(whole, out=whole)
         np.clip(whole, -most, most, out=whole)
-        residues = (whole.astype(np.int64) & ((1 << self.bits) - 1)).astype(self._dtype)
-        return replace(update, delta=Params(self.encoded_spec(given.spec), residues))
+        return replace(update, delta=Params(self.encoded_spec(given.spec), as_residues(whole, self.bits)))
 
     def decode(self, update: Update) -> Update:
         """The server's half for one reply."""
@@ -110,14 +110,7 @@ class Modular:
 
     def _centred(self, residues: np.ndarray) -> np.ndarray:
         """Sums of residues, exact in float64, as numbers in the unit of the delta."""
-        modulus = 1 << self.bits
-        whole = residues.astype(np.int64) & (modulus - 1)
-        whole[whole >= modulus // 2] -= modulus
-        return whole * (self.range / self._most(in_this_round(self._given, self).cohort))
+        return centred(residues, self.bits) * (self.range / self._most(in_this_round(self._given, self).cohort))
 
     def _most(self, cohort: int) -> int:
         return ((1 << (self.bits - 1)) - 1) // cohort
-
-    @property
-    def _dtype(self) -> str:
-        return "uint8" if self.bits <= 8 else "uint16" if self.bits <= 16 else "uint32"
