@@ -14,6 +14,7 @@ from hanse.core.params import Params, ParamSpec
 from hanse.core.protocols import Stage
 from hanse.core.stage_round import StageRound
 from hanse.pipeline.encodings import flat_spec, in_this_round, require_finite, require_layout
+from hanse.pipeline.residues import as_residues, centred, most_bits, residue_type
 
 _BLOCK = 1 << 13
 
@@ -73,16 +74,16 @@ class Modular:
                 f"a sum of {given.cohort:,} clients' whole numbers does not fit in {self.bits} bits",
                 hint=f"use bits = {needed} or more; each bit beyond halves the rounding",
             )
-        if self.bits + given.cohort.bit_length() > 53:
+        if self.bits > most_bits(given.cohort):
             raise PipelineError(
                 f"a sum of {given.cohort:,} residues of {self.bits} bits is not exact in float64",
-                hint=f"use bits = {53 - given.cohort.bit_length()} or fewer",
+                hint=f"use bits = {most_bits(given.cohort)} or fewer",
             )
         return replace(self, _given=given)
 
     def encoded_spec(self, spec: ParamSpec) -> ParamSpec:
         """Unsigned integers of 8, 16 or 32 bits."""
-        return flat_spec("residues", spec.size, self._dtype)
+        return flat_spec("residues", spec.size, residue_type(self.bits))
 
     def encode(self, update: Update, rng: np.random.Generator) -> Update:
         """The client's half; raises `NonFiniteUpdateError`."""
@@ -105,7 +106,7 @@ class Modular:
 
     def _residues(self, vector: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
         """q of all elements, block by block, so that what is in between stays in the cache."""
-        found, mask = np.empty(len(vector), dtype=self._dtype), (1 << self.bits) - 1
+        found = np.empty(len(vector), dtype=residue_type(self.bits))
         steps = np.nextafter(most / self.range, 0)  # so that x = R never passes the last step
         for start in range(0, len(vector), _BLOCK):
             whole = vector[start : start + _BLOCK].astype(np.float64)
@@ -113,24 +114,12 @@ class Modular:
             whole *= steps
             whole += rng.random(len(whole), dtype=np.float32)
             np.floor(whole, out=whole)
-            found[start : start + _BLOCK] = whole.astype(np.int64) & mask
+            found[start : start + _BLOCK] = as_residues(whole, self.bits)
         return found
 
     def _centred(self, residues: np.ndarray) -> np.ndarray:
-        """Sums of residues, exact in float64, as numbers in the unit of the delta: `float64`."""
-        unused = 64 - self.bits  # shifted out and in again, the residue's highest bit becomes the sign
-        step = self.range / self._most(in_this_round(self._given, self).cohort)
-        found = np.empty(len(residues))
-        for start in range(0, len(residues), _BLOCK):
-            whole = residues[start : start + _BLOCK].astype(np.int64)
-            whole <<= unused
-            whole >>= unused
-            np.multiply(whole, step, out=found[start : start + _BLOCK])
-        return found
+        """Sums of residues, exact in float64, as numbers in the unit of the delta."""
+        return centred(residues, self.bits) * (self.range / self._most(in_this_round(self._given, self).cohort))
 
     def _most(self, cohort: int) -> int:
         return ((1 << (self.bits - 1)) - 1) // cohort
-
-    @property
-    def _dtype(self) -> str:
-        return "uint8" if self.bits <= 8 else "uint16" if self.bits <= 16 else "uint32"
