@@ -48,12 +48,12 @@ STAGES: Mapping[str, Sequence[Mapping[str, Any]]] = {
 _DOWN: Mapping[str, Any] = {"broadcast": (_ROTATE, {"use": "quantize", "bits": 8})}
 PIPELINES: Mapping[str, Mapping[str, Any]] = {
     **{name: {"stages": stages} for name, stages in STAGES.items()},
-    "rotate, quantize 4; down 8": {"stages": STAGES["rotate, quantize 4"], **_DOWN},
-    "rotate, quantize 2; down 4": {
+    "rotate, quantize 4, down 8 bits": {"stages": STAGES["rotate, quantize 4"], **_DOWN},
+    "rotate, quantize 2, down 4 bits": {
         "stages": STAGES["rotate, quantize 2"],
         "broadcast": (_ROTATE, {"use": "quantize", "bits": 4}),
     },
-    "federated dropout 25 %, quantize 8; down 8": {
+    "federated dropout 25 %, quantize 8, down 8 bits": {
         "stages": (*STAGES["federated dropout 25 %"], {"use": "quantize", "bits": 8}),
         **_DOWN,
     },
