@@ -4,7 +4,7 @@
 
 MNIST, Dirichlet(0.5) over 100 clients, 10 a round, the 2NN (199,210 parameters), FedAvg with one epoch, batch 10,
 lr 0.1 and one seed for all: differences of some tenths of a point are chance. Bytes are those of the vectors that
-clients sent, with what decoding needs beside them; neither headers of files nor of HTTP.
+clients sent and were sent, with what decoding needs beside them; neither headers of files nor of HTTP.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ JOB: Mapping[str, Any] = {
 }
 
 _ROTATE: Mapping[str, Any] = {"use": "rotate"}
-PIPELINES: Mapping[str, Sequence[Mapping[str, Any]]] = {
+STAGES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "plain": (),
     "quantize 8": ({"use": "quantize", "bits": 8},),
     "rotate, quantize 4": (_ROTATE, {"use": "quantize", "bits": 4}),
@@ -42,16 +42,35 @@ PIPELINES: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"use": "random_k", "share": 0.05, "feedback": True},
         {"use": "quantize", "bits": 8},
     ),
+    "subspace of rank 8": ({"use": "subspace", "rank": 8},),
+    "federated dropout 25 %": ({"use": "federated_dropout", "rate": 0.25},),
+}
+_DOWN: Mapping[str, Any] = {"broadcast": (_ROTATE, {"use": "quantize", "bits": 8})}
+PIPELINES: Mapping[str, Mapping[str, Any]] = {
+    **{name: {"stages": stages} for name, stages in STAGES.items()},
+    "rotate, quantize 4, down 8 bits": {"stages": STAGES["rotate, quantize 4"], **_DOWN},
+    "rotate, quantize 2, down 4 bits": {
+        "stages": STAGES["rotate, quantize 2"],
+        "broadcast": (_ROTATE, {"use": "quantize", "bits": 4}),
+    },
+    "federated dropout 25 %, quantize 8, down 8 bits": {
+        "stages": (*STAGES["federated dropout 25 %"], {"use": "quantize", "bits": 8}),
+        **_DOWN,
+    },
 }
 
 
-def measure(stages: Sequence[Mapping[str, Any]], rounds: int) -> dict[str, float]:
-    """One run: accuracy over its last measurements, bytes up, CPU seconds."""
+def measure(pipeline: Mapping[str, Any], rounds: int) -> dict[str, float]:
+    """One run: accuracy over its last measurements, bytes up and down, CPU seconds."""
     from hanse.jobs.assemble import build_job
     from hanse.jobs.job import job_from_values
     from hanse.simulation.simulate import run_simulation
 
-    values = {**JOB, "rounds": rounds, "pipeline": {"stages": [dict(stage) for stage in stages]}}
+    values = {
+        **JOB,
+        "rounds": rounds,
+        "pipeline": {key: [dict(stage) for stage in value] for key, value in pipeline.items()},
+    }
     simulation = build_job(job_from_values(values)).simulation
     began = time.process_time()
     history = run_simulation(simulation).history
@@ -61,6 +80,7 @@ def measure(stages: Sequence[Mapping[str, Any]], rounds: int) -> dict[str, float
         "accuracy": sum(last) / len(last),
         "best": max(accuracies),
         "bytes_up": float(history.bytes_up),
+        "bytes_down": float(history.bytes_down),
         "cpu": time.process_time() - began,
     }
 
@@ -68,13 +88,16 @@ def measure(stages: Sequence[Mapping[str, Any]], rounds: int) -> dict[str, float
 def table(found: Mapping[str, Mapping[str, float]]) -> str:
     """The figures as Markdown."""
     plain = found["plain"]
-    lines = ["| pipeline | MB up | of plain | accuracy, last three | against plain |", "|---|---|---|---|---|"]
+    lines = [
+        "| pipeline | MB up | of plain | MB down | accuracy, last three | against plain |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, figures in found.items():
         share = figures["bytes_up"] / plain["bytes_up"]
         gap = 100 * (figures["accuracy"] - plain["accuracy"])
         lines.append(
-            f"| {name} | {figures['bytes_up'] / 1e6:,.1f} | 1/{1 / share:.1f} | {100 * figures['accuracy']:.2f} % "
-            f"| {gap:+.2f} |"
+            f"| {name} | {figures['bytes_up'] / 1e6:,.1f} | 1/{1 / share:.1f} | {figures['bytes_down'] / 1e6:,.1f} "
+            f"| {100 * figures['accuracy']:.2f} % | {gap:+.2f} |"
         )
     return "\n".join(lines)
 

@@ -177,8 +177,8 @@ def compare_table(runs: Sequence[RunRecord]) -> RenderableType:
                 *([spent_cell(accounts[index])] if private else []),
             )
         )
-    heads = ("name", "status", "rounds", f"last {name}", "best (round)", "up", "down", "time")
-    heads += ("ε",) if private else ()
+    heads = ["name", "status", "rounds", f"last {name}", "best (round)", "up", "down", "time"]
+    heads += ["ε"] if private else []
     table = _Fitted(heads, rows, words=("name", "status"), drop=("time", "down", "status"))
     if same:
         return table

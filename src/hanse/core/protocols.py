@@ -257,7 +257,7 @@ class Projects(Restricts, Protocol):
 
 
 @runtime_checkable
-class Shrinks(Restricts, ChangesLayout, Protocol):
+class Shrinks(Restricts, ChangesLayout, Stage, Protocol):
     """A stage that has all clients of a round train the same smaller model.
 
     Where they start, what they do not train is zero, so it is not sent to them either: the stage's `encode` and

@@ -34,7 +34,8 @@ class JobFile(BaseModel):
       cohort: Who trains in a round; everyone, unless the strategy says otherwise.
       evaluate: When and where models are measured.
       stop: When to stop before the last round.
-      pipeline: What happens to updates on their way: `stages` and `aggregator`.
+      pipeline: What happens to updates on their way up, `stages` and `aggregator`, and to the model on its way down,
+        `broadcast`.
       privacy: What is promised to clients: `unit`, `mechanism` and `budget`.
       trainer: How local work is run; a string is short for a table with `use` alone.
       simulation: How the run is simulated: `workers`, `engine`, `address` and `start_method`.

@@ -20,6 +20,7 @@ from hanse.jobs.build import shown
 from hanse.jobs.describe import plain
 from hanse.jobs.job import JobFile
 from hanse.jobs.registry import NAMES, Kind, find
+from hanse.pipeline.pipeline import Pipeline
 from hanse.privacy.budget import Budget
 from hanse.rounds.privacy.settings import PrivacySettings
 from hanse.rounds.settings import EvaluateSettings, FederationSettings, StopSettings
@@ -45,6 +46,8 @@ _TITLES: Mapping[Kind, str] = {
     "stage": "Stages: `pipeline.stages`",
     "mechanism": "Mechanisms: `privacy.mechanism`",
 }
+_FROM_ELSEWHERE: Mapping[object, tuple[str, ...]] = {EngineSettings: ("trainer",), Pipeline: ("weighting", "mechanism")}
+"""Arguments that other tables of a job give."""
 _BY_NAME_ONLY: frozenset[Kind] = frozenset({"estimator"})  # described by the packages that they come from
 
 
@@ -58,13 +61,14 @@ def reference() -> str:
         ("`strategy.local`", LocalWork),
         ("`evaluate`", EvaluateSettings),
         ("`stop`", StopSettings),
+        ("`pipeline`", Pipeline),
         ("`privacy`", PrivacySettings),
         ("`privacy.budget`", Budget),
         ("`trainer`", TrainerSettings),
         ("`simulation`", EngineSettings),
         ("`federation`", FederationSettings),
     ):
-        settings = {key: s for key, s in settings_of(target).items() if key != "trainer"}
+        settings = {key: s for key, s in settings_of(target).items() if key not in _FROM_ELSEWHERE.get(target, ())}
         parts += [f"## {title}\n", f"{_summary(target)}\n", *_section(target, settings)]
     for kind, title in _TITLES.items():
         parts += [f"## {title}\n", *_names(kind)]

@@ -28,9 +28,8 @@ from hanse.core.params import Params
 from hanse.core.protocols import BringsLate, Broadcasts, ServerState, Strategy, SumsUp, Task, Transport
 from hanse.core.randomness import from_system, stream
 from hanse.data.federated import SplitName
-from hanse.pipeline.binding import PipelineRound
-from hanse.pipeline.downlink import encoded
 from hanse.pipeline.pipeline import Pipeline, in_round
+from hanse.rounds.broadcasting import Broadcaster
 from hanse.rounds.client_runtime import failure
 from hanse.rounds.cohort_order import in_order
 from hanse.rounds.collector import Collected, Collector
@@ -133,7 +132,7 @@ class _Loop:
         self._journal_seconds = 0.0
         self._accepted: dict[str, int] = {}
         self._stages = parts.pipeline.initial_states()
-        self._initial: Params | None = None
+        self._broadcaster = Broadcaster(parts.pipeline, settings.seed, initial=self._initial_params)
 
     def run(self) -> RunOutcome:
         parts, settings = self._parts, self._settings
@@ -232,7 +231,11 @@ class _Loop:
         broadcast = (
             strategy.broadcast(state, number) if isinstance(strategy, Broadcasts) else Broadcast(params=state.params)
         )
-        broadcast = self._encoded(number, len(cohort), broadcast)
+        began = time.perf_counter()
+        with self._spans("stages"):
+            broadcast = self._broadcaster(broadcast, number, cohort=len(cohort), states=self._stages)
+        if broadcast.sent is not None:
+            self._spent("encode", began)
         collected = self._train(number, cohort, broadcast)
         note = self._abandoned(number, collected, len(cohort))
         if not note and collected.aggregate is not None:
@@ -273,22 +276,6 @@ class _Loop:
         if working:
             return select_idle(selector, population, working, number, rng)
         return selector.select(population, number, rng)
-
-    def _encoded(self, number: int, cohort: int, broadcast: Broadcast) -> Broadcast:
-        """The broadcast as the pipeline has it travel."""
-        began = time.perf_counter()
-        given = PipelineRound(round=number, seed=self._settings.seed, cohort=max(1, cohort), states=self._stages)
-        with self._spans("stages"):
-            found = encoded(self._parts.pipeline, broadcast, given, initial=self._before_round_one)
-        if found is not broadcast:
-            self._spent("encode", began)
-        return found
-
-    def _before_round_one(self) -> Params:
-        """The model that broadcasts are sent as differences to, where they are."""
-        if self._initial is None:
-            self._initial = self._initial_params()
-        return self._initial
 
     def _train(self, number: int, cohort: Sequence[str], broadcast: Broadcast) -> Collected:
         began = time.perf_counter()
