@@ -253,10 +253,10 @@ def test_clients_refuse_more_clients_than_agreed_on() -> None:
     with pytest.raises(MessageRefusedError, match="other terms"):
         parties.clients["site-001"].receive(parties.sent["site-001"])
     stranger = replace(roster.adverts[4], client="site-999")
+    filled_up = replace(roster, adverts=(*roster.adverts, stranger))
     with pytest.raises(MessageRefusedError, match="6 clients are on the roster of 5"):
-        parties = at(0, 5)
-        roster = roster_of(parties)
-        parties.clients["site-001"].receive(replace(roster, adverts=(*roster.adverts, stranger)))
+        parties.clients["site-002"].receive(filled_up)
+    assert parties.clients["site-002"].receive(roster)
 
 
 def test_a_client_that_is_left_out_is_over() -> None:

@@ -362,7 +362,7 @@ class ClientSession:
 
 
 def pair_seed(private: AgreementKey, public: bytes, roster: bytes, owner: int, other: int) -> SignedSeed:
-    """The seed of a pair's mask, as its owner applies it: the one with the lower number adds it, the other takes it off.
+    """The seed of a pair's mask as its owner applies it: the lower number adds it, the other takes it off.
 
     Raises:
       ValueError: The public key agrees on nothing secret.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-import hanse.secagg.library  # noqa: F401 - says what to install
 from hanse.secagg.hkdf import hkdf_sha256
 
 TAG_BYTES = 16
