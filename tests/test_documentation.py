@@ -19,6 +19,7 @@ PAGES = (
     "docs/pipeline.md",
     "docs/privacy-accounting.md",
     "docs/reproducibility.md",
+    "docs/secure-aggregation.md",
     "docs/sweeps.md",
 )
 BLOCK = re.compile(

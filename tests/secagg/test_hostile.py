@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from hanse.core.errors import MessageRefusedError, SumAbandonedError
 from hanse.secagg import Phase, ServerSession, from_bytes, to_bytes
+from hanse.secagg.client import pair_seed
+from hanse.secagg.key_agreement import AgreementKey
 from hanse.secagg.messages import (
     Advert,
     Confirmation,
@@ -231,6 +233,30 @@ def test_clients_refuse_forged_rosters() -> None:
     with pytest.raises(MessageRefusedError, match="not the one it committed to"):
         client.receive(replace(roster, opening=bytes(32)))
     assert client.receive(roster)
+
+
+def test_a_copied_key_gives_no_copied_mask() -> None:
+    """Else a corrupt client's mask with a victim cancels an honest one's: one is added, the other one taken off."""
+    victim, honest = AgreementKey(bytes(range(32))), AgreementKey(bytes(range(1, 33)))
+    seeds = [pair_seed(victim, honest.public, bytes(32), 5, other) for other in (2, 7)]
+    assert seeds[0].seed != seeds[1].seed
+    assert [seed.subtract for seed in seeds] == [True, False]
+    theirs = pair_seed(honest, victim.public, bytes(32), 7, 5)
+    assert (theirs.seed, theirs.subtract) == (seeds[1].seed, True)
+
+
+def test_clients_refuse_more_clients_than_agreed_on() -> None:
+    """A roster that is filled up with clients that nobody asked for."""
+    parties = at(0, 5)
+    roster = roster_of(parties)
+    parties.clients["site-001"] = parties.client("site-001", terms=replace(parties.terms, cohort=4))
+    with pytest.raises(MessageRefusedError, match="other terms"):
+        parties.clients["site-001"].receive(parties.sent["site-001"])
+    stranger = replace(roster.adverts[4], client="site-999")
+    filled_up = replace(roster, adverts=(*roster.adverts, stranger))
+    with pytest.raises(MessageRefusedError, match="6 clients are on the roster of 5"):
+        parties.clients["site-002"].receive(filled_up)
+    assert parties.clients["site-002"].receive(roster)
 
 
 def test_a_client_that_is_left_out_is_over() -> None:

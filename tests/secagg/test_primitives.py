@@ -130,9 +130,10 @@ def test_words_travel_and_come_back(bits: int, numbers: list[int]) -> None:
 
 
 def test_boxes_open_for_their_pair_alone() -> None:
-    low, high = pair_keys(b"shared", b"transcript")
+    low, high = pair_keys(b"shared", b"transcript", 1, 2)
+    assert pair_keys(b"shared", b"transcript", 2, 1) == (low, high)
     assert low != high
-    assert pair_keys(b"shared", b"another") != (low, high)
+    assert pair_keys(b"shared", b"another", 1, 2) != pair_keys(b"shared", b"transcript", 1, 3) != (low, high)
     box = seal(low, b"share", b"1 to 2")
     assert unseal(low, box, b"1 to 2") == b"share"
     assert unseal(high, box, b"1 to 2") is None

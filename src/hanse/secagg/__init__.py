@@ -11,6 +11,7 @@ References:
   CCS, eprint 2020/704.
 """
 
+import hanse.secagg.library  # noqa: F401 - first of all: it says what to install
 from hanse.secagg.client import ClientSession
 from hanse.secagg.identity import RehearsedIdentities, Sign, Verify
 from hanse.secagg.in_process import Rehearsal, sum_in_process

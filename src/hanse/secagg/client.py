@@ -35,7 +35,7 @@ from hanse.secagg.messages import (
     UnmaskRequest,
 )
 from hanse.secagg.phase import SERVER, Phase, abandon, refuse
-from hanse.secagg.sealing import pair_keys, seal, unseal
+from hanse.secagg.sealing import pair_info, pair_keys, seal, unseal
 from hanse.secagg.shares import Share, make_shares
 from hanse.secagg.terms import Terms
 from hanse.secagg.transcript import (
@@ -189,6 +189,8 @@ class ClientSession:
         if commitment_to(roster.opening) != self._commitment:
             refuse(self._phase, SERVER, "the roster's number is not the one it committed to")
         me = self._find_myself(roster)
+        if len(roster.adverts) > self._terms.cohort:
+            refuse(self._phase, SERVER, f"{len(roster.adverts)} clients are on the roster of {self._terms.cohort}")
         self._require(len(roster.adverts), "advertised keys")
         digest = roster_digest(roster, self._commitment)
         graph = self._graph_of(roster, digest)
@@ -231,7 +233,7 @@ class ClientSession:
             refuse(self._phase, SERVER, f"the keys of `{advert.client}` are not signed by its identity")
         assert self._seal_key is not None
         try:
-            low, high = pair_keys(self._seal_key.agree(advert.seal_key), digest)
+            low, high = pair_keys(self._seal_key.agree(advert.seal_key), digest, me, number)
         except ValueError:
             refuse(self._phase, SERVER, f"the keys of `{advert.client}` agree on nothing secret")
         return (low, high) if me < number else (high, low)
@@ -266,7 +268,7 @@ class ClientSession:
         theirs = joined.roster.adverts[number].mask_key
         assert self._mask_key is not None
         try:
-            return pair_seed(self._mask_key, theirs, joined.digest, subtract=joined.me > number)
+            return pair_seed(self._mask_key, theirs, joined.digest, joined.me, number)
         except ValueError:
             refuse(self._phase, SERVER, f"the keys of `{joined.roster.adverts[number].client}` agree on nothing secret")
 
@@ -359,6 +361,12 @@ class ClientSession:
         self._phase = phase
 
 
-def pair_seed(private: AgreementKey, public: bytes, roster: bytes, *, subtract: bool) -> SignedSeed:
-    """The seed of a pair's mask; raises `ValueError` where the public key agrees on nothing secret."""
-    return SignedSeed(hkdf_sha256(private.agree(public), roster, b"hanse secagg mask", length=SEED_BYTES), subtract)
+def pair_seed(private: AgreementKey, public: bytes, roster: bytes, owner: int, other: int) -> SignedSeed:
+    """The seed of a pair's mask as its owner applies it: the lower number adds it, the other takes it off.
+
+    Raises:
+      ValueError: The public key agrees on nothing secret.
+    """
+    info = pair_info(b"hanse secagg mask", owner, other)
+    seed = hkdf_sha256(private.agree(public), roster, info, length=SEED_BYTES)
+    return SignedSeed(seed, subtract=owner > other)

@@ -98,7 +98,12 @@ def log_hypergeometric(population: int, marked: int, drawn: int, found: int) -> 
 def _quantile(population: int, marked: int, drawn: int, log_probability: float) -> int:
     """The smallest c with Pr[more than c of those drawn are marked] ≤ exp(log_probability)."""
     tail, allowed = 0.0, math.exp(log_probability)
-    for found in range(min(drawn, marked), -1, -1):
+    low, high = drawn * marked // population, min(drawn, marked) + 1  # beyond the mean, terms fall
+    while high - low > 1:  # below `high` lies the first term that is not negligible, of e^-40 of what is allowed
+        middle = (low + high) // 2
+        negligible = log_hypergeometric(population, marked, drawn, middle) < log_probability - 40
+        low, high = (low, middle) if negligible else (middle, high)
+    for found in range(high - 1, -1, -1):
         tail += math.exp(log_hypergeometric(population, marked, drawn, found))
         if tail > allowed:
             return found

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-import hanse.secagg.library  # noqa: F401 - says what to install
 from hanse.core.random_bytes import RandomBytes
 
 Sign = Callable[[bytes], bytes]

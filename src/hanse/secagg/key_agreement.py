@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-import hanse.secagg.library  # noqa: F401 - says what to install
-
 KEY_BYTES = 32
 """Bytes of a private key, of a public key, and of a shared secret."""
 

@@ -16,7 +16,6 @@ from functools import lru_cache
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-import hanse.secagg.library  # noqa: F401 - says what to install
 from hanse.secagg.layout import Layout, Words
 
 SEED_BYTES = 16

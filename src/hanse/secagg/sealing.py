@@ -5,17 +5,26 @@ from __future__ import annotations
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-import hanse.secagg.library  # noqa: F401 - says what to install
 from hanse.secagg.hkdf import hkdf_sha256
 
 TAG_BYTES = 16
 _NONCE = bytes(12)  # each key seals one message, so the nonce may be the same
 
 
-def pair_keys(shared: bytes, transcript: bytes) -> tuple[bytes, bytes]:
+def pair_keys(shared: bytes, transcript: bytes, one: int, other: int) -> tuple[bytes, bytes]:
     """Two keys of 32 bytes: for what the client with the lower number sends, and for what the other one does."""
-    keys = hkdf_sha256(shared, transcript, b"hanse secagg seal", length=64)
+    keys = hkdf_sha256(shared, transcript, pair_info(b"hanse secagg seal", one, other), length=64)
     return keys[:32], keys[32:]
+
+
+def pair_info(purpose: bytes, one: int, other: int) -> bytes:
+    """What a pair's secret is derived for, in HKDF's words.
+
+    The numbers are part of it: a client that advertises a copy of another one's key would otherwise share that one's
+    masks, and have them cancel where one is added and the other is taken off.
+    """
+    low, high = sorted((one, other))
+    return purpose + low.to_bytes(4, "little") + high.to_bytes(4, "little")
 
 
 def seal(key: bytes, plain: bytes, context: bytes) -> bytes:

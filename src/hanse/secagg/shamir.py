@@ -125,7 +125,7 @@ def _reduced(numbers: np.ndarray) -> np.ndarray:
     folded += PRIME & (folded >> 63)
     folded -= PRIME
     folded += PRIME & (folded >> 63)
-    return folded
+    return np.asarray(folded)
 
 
 @lru_cache(maxsize=1)

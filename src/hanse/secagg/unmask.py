@@ -137,9 +137,9 @@ def _masks_of(opening: Opening, owner: int, secret: bytes) -> Iterator[SignedSee
         return
     private = AgreementKey(secret)
     for other in opening.around[owner]:
-        if other != owner and opening.survivors[other]:  # the other one added its mask if its number is the lower
+        if other != owner and opening.survivors[other]:  # what it would have applied cancels what the other one did
             key = opening.roster.adverts[other].mask_key
-            yield pair_seed(private, key, opening.digest, subtract=other < owner)
+            yield pair_seed(private, key, opening.digest, owner, other)
 
 
 def _name(opening: Opening, number: int) -> str:
