@@ -163,7 +163,7 @@ class _BfvCipher(SealVectors):
         return tenseal.bfv_vector(self.context, packed.tolist())
 
     def decrypt(self, ciphertext: Any) -> np.ndarray:
-        rest = np.array(ciphertext.decrypt(), dtype=np.int64)
+        rest = np.fromiter(ciphertext.decrypt(), dtype=np.int64, count=DEGREE)
         half, mask = 1 << (self.number_bits - 1), (1 << self.number_bits) - 1
         found = np.empty((self.lanes, DEGREE), dtype=np.int64)
         for lane in found:

@@ -159,4 +159,4 @@ class _CkksCipher(SealVectors):
         return tenseal.ckks_vector(self.context, values.tolist())
 
     def decrypt(self, ciphertext: Any) -> np.ndarray:
-        return np.array(ciphertext.decrypt(), dtype=np.float64)
+        return np.fromiter(ciphertext.decrypt(), dtype=np.float64, count=DEGREE // 2)
