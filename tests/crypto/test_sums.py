@@ -136,10 +136,27 @@ def test_what_does_not_fit_is_refused_with_the_numbers() -> None:
         Bfv(summands=1, limit=1 << 60)
 
 
-@pytest.mark.parametrize("given", [{"summands": 0}, {"summands": 2_000_000}, {"summands": 2, "limit": 0}])
-def test_bad_settings(name: str, given: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"summands": bad} for bad in (0, -1, 2_000_000, 1.5, True, "3", None)),
+        *({"summands": 2, "limit": bad} for bad in (0, -1, float("nan"), float("inf"))),
+    ],
+)
+def test_bad_settings(name: str, given: dict[str, object]) -> None:
     with pytest.raises(SettingError):
         scheme(name, **given)
+
+
+def test_bad_whole_numbers() -> None:
+    for bad in (1.5, 7.0, 1 << 63):
+        with pytest.raises((SettingError, PipelineError)):
+            scheme("bfv", summands=2, limit=bad)
+        with pytest.raises(SettingError):
+            scheme("paillier", summands=2, limit=bad)
+    for bits in (1024, 2049, 2048.0, 16384):
+        with pytest.raises(SettingError):
+            scheme("paillier", summands=2, bits=bits)
 
 
 def test_one_client_too_many_is_refused(name: str) -> None:

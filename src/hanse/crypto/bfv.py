@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from hanse.core.errors import EncodingError, PipelineError, SettingError
+from hanse.core.errors import EncodingError, PipelineError
 from hanse.crypto.additive import Estimate, KeySet
 from hanse.crypto.big import gmpy2
 from hanse.crypto.chunked import (
+    MOST_SUMMANDS,
     ChunkedAdder,
     ChunkedSite,
     Limits,
@@ -20,11 +21,11 @@ from hanse.crypto.chunked import (
     num_chunks,
     opened_public,
     opened_secret,
+    require_whole,
 )
 from hanse.crypto.seal import DEGREE, FRESH_NOISE, SealVectors, context_of, secret_bytes, tenseal, without_secret
 
 _MODULI = [60, 49]  # the ciphertexts' modulus, and SEAL's own for switching keys, which sums don't need
-_MOST_SUMMANDS = 1_000_000
 _MOST_BYTES = 68_000  # 65.7 KB are usual
 
 
@@ -56,10 +57,8 @@ class Bfv:
     limit: int = 32_767
 
     def __post_init__(self) -> None:
-        if not 1 <= self.summands <= _MOST_SUMMANDS:
-            raise SettingError("summands", f"must be 1 to 1,000,000, got {self.summands}")
-        if self.limit < 1 or int(self.limit) != self.limit:
-            raise SettingError("limit", f"must be a whole number of 1 or more, got {self.limit}")
+        require_whole("summands", self.summands, MOST_SUMMANDS)
+        require_whole("limit", self.limit, (1 << 63) - 1)
         if self.lanes < 1:
             most = _most_summands(self.limit)
             raise PipelineError(
@@ -164,7 +163,7 @@ class _BfvCipher(SealVectors):
         return tenseal.bfv_vector(self.context, packed.tolist())
 
     def decrypt(self, ciphertext: Any) -> np.ndarray:
-        rest = np.array(ciphertext.decrypt(), dtype=np.int64)
+        rest = np.fromiter(ciphertext.decrypt(), dtype=np.int64, count=DEGREE)
         half, mask = 1 << (self.number_bits - 1), (1 << self.number_bits) - 1
         found = np.empty((self.lanes, DEGREE), dtype=np.int64)
         for lane in found:
@@ -177,7 +176,7 @@ class _BfvCipher(SealVectors):
 
 def _number_bits(summands: int, limit: int) -> int:
     """Bits of a sum, with its sign."""
-    return (summands * int(limit)).bit_length() + 1
+    return (summands * limit).bit_length() + 1
 
 
 def _modulus_bits(summands: int) -> int:
@@ -187,7 +186,7 @@ def _modulus_bits(summands: int) -> int:
 
 def _most_summands(limit: int) -> int:
     """How many numbers of this magnitude fit, by bisection."""
-    low, high = 0, _MOST_SUMMANDS
+    low, high = 0, MOST_SUMMANDS
     while low < high:
         middle = (low + high + 1) // 2
         if _modulus_bits(middle) > _number_bits(middle, limit):

@@ -25,6 +25,9 @@ _FRAME = len(_CHUNK) + 16 + 4 + 4 + 4 + 4
 _MOST_CHUNKS = 1 << 24
 _MOST_KEY = 1 << 22
 
+MOST_SUMMANDS = 1_000_000
+"""Vectors that a scheme adds up at most."""
+
 
 class ChunkCipher(Protocol):
     """One ciphertext of a scheme, in the form in which its library computes with it."""
@@ -103,6 +106,12 @@ def opened_secret(data: bytes, name: str, settings: str) -> tuple[bytes, bytes, 
     secret = reader.prefixed(limit=_MOST_KEY, name="secret part")
     reader.end()
     return *opened_public(head, name, settings), secret
+
+
+def require_whole(where: str, number: int, most: int) -> None:
+    """Raises `SettingError` unless it is a whole number from 1 to `most`."""
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= most:
+        raise SettingError(where, f"must be a whole number from 1 to {most:,}, got {number!r}")
 
 
 def num_chunks(size: int, values_per_chunk: int) -> int:

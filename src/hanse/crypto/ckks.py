@@ -11,6 +11,7 @@ import numpy as np
 from hanse.core.errors import EncodingError, PipelineError, SettingError
 from hanse.crypto.additive import Estimate, KeySet
 from hanse.crypto.chunked import (
+    MOST_SUMMANDS,
     ChunkedAdder,
     ChunkedSite,
     Limits,
@@ -19,6 +20,7 @@ from hanse.crypto.chunked import (
     num_chunks,
     opened_public,
     opened_secret,
+    require_whole,
 )
 from hanse.crypto.seal import DEGREE, SealVectors, context_of, secret_bytes, tenseal, without_secret
 
@@ -56,8 +58,7 @@ class Ckks:
     limit: float = 8.0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.summands <= 1_000_000:
-            raise SettingError("summands", f"must be 1 to 1,000,000, got {self.summands}")
+        require_whole("summands", self.summands, MOST_SUMMANDS)
         if not 0 < self.limit < math.inf:
             raise SettingError("limit", f"must be above 0 and finite, got {self.limit}")
         if self.scale_bits < _LEAST_SCALE:
@@ -133,7 +134,7 @@ class Ckks:
 
     @property
     def _settings(self) -> str:
-        return f"summands={self.summands} limit={self.limit!r}"
+        return f"summands={self.summands} limit={float(self.limit)!r}"
 
     @property
     def _limits(self) -> Limits:
@@ -158,4 +159,4 @@ class _CkksCipher(SealVectors):
         return tenseal.ckks_vector(self.context, values.tolist())
 
     def decrypt(self, ciphertext: Any) -> np.ndarray:
-        return np.array(ciphertext.decrypt(), dtype=np.float64)
+        return np.fromiter(ciphertext.decrypt(), dtype=np.float64, count=DEGREE // 2)

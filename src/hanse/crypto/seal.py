@@ -50,15 +50,16 @@ class SealVectors:
         """One ciphertext from outside; SEAL checks that it belongs to the parameters and that all its residues are."""
         try:
             vector = self._from_bytes(self.context, body)
-            shape = (vector.size(), len(vector.ciphertext()))
-            polynomials = vector.ciphertext()[0].size() if shape[1] == 1 else 0
+            ciphertexts = vector.ciphertext()  # copies
+            shape = (vector.size(), len(ciphertexts))
+            polynomials = ciphertexts[0].size() if shape[1] == 1 else 0
         except (RuntimeError, ValueError, TypeError, IndexError, MemoryError) as error:
             raise EncodingError(f"a ciphertext that SEAL refuses: {error}") from error
         if shape != (self.slots, 1) or polynomials != 2:
             raise EncodingError(
                 f"a message of {shape[1]} ciphertexts for {shape[0]} numbers; wanted one for {self.slots}"
             )
-        if self._scale is not None and vector.ciphertext()[0].scale != self._scale:
+        if self._scale is not None and ciphertexts[0].scale != self._scale:
             raise EncodingError("a ciphertext of another scale")
         return vector
 

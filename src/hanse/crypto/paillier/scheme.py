@@ -10,6 +10,7 @@ import numpy as np
 from hanse.core.errors import EncodingError, SettingError
 from hanse.crypto.additive import Estimate, KeySet
 from hanse.crypto.chunked import (
+    MOST_SUMMANDS,
     ChunkedAdder,
     ChunkedSite,
     Limits,
@@ -18,6 +19,7 @@ from hanse.crypto.chunked import (
     num_chunks,
     opened_public,
     opened_secret,
+    require_whole,
 )
 from hanse.crypto.fixed_point import FixedPoint
 from hanse.crypto.paillier.array import EncryptedArray
@@ -47,10 +49,9 @@ class PaillierSums:
     bits: int = DEFAULT_BITS
 
     def __post_init__(self) -> None:
-        if not 1 <= self.summands <= 1_000_000:
-            raise SettingError("summands", f"must be 1 to 1,000,000, got {self.summands}")
-        if not 1 <= self.limit <= 1 << 53 or int(self.limit) != self.limit:
-            raise SettingError("limit", f"must be a whole number from 1 to 2^53, got {self.limit}")
+        require_whole("summands", self.summands, MOST_SUMMANDS)
+        require_whole("limit", self.limit, 1 << 53)
+        require_whole("bits", self.bits, MOST_BITS)
         if not LEAST_BITS <= self.bits <= MOST_BITS or self.bits % 128:
             raise SettingError("bits", f"must be {LEAST_BITS} to {MOST_BITS} in steps of 128, got {self.bits}")
 
@@ -67,7 +68,7 @@ class PaillierSums:
     @cached_property
     def slots(self) -> Slots:
         """How a plaintext is laid out."""
-        bits = (self.summands * int(self.limit)).bit_length() + 1
+        bits = (self.summands * self.limit).bit_length() + 1
         return Slots(count=min((self.bits - 2) // bits, MOST_SLOTS), bits=bits)
 
     def make_keys(self) -> KeySet:
