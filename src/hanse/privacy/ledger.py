@@ -221,8 +221,8 @@ class PrivacyLedger:
                         refused[key] = error
                         continue
                     number, new[key] = number + 1, event
-                    for account in self._accounts_of(key):
-                        added.setdefault(account.name, Counter())[event] += 1
+                    for each in self._accounts_of(key):
+                        added.setdefault(each.name, Counter())[event] += 1
                     text = json.dumps(event_to_dict(event), sort_keys=True, separators=(",", ":"))
                     head = _chained(head, self._scope, number, key, text)
                     values = (self._scope, number, key.run, key.round, key.attempt, key.part, text, head)
@@ -297,11 +297,11 @@ class PrivacyLedger:
         return self._events.get(account, Counter())
 
     def _check_room(self, key: ChargeKey, event: Event, added: Mapping[str, Counter[Event]]) -> None:
-        for account in self._accounts_of(key):
-            events = self._of(account.name) + added.get(account.name, Counter())
+        for each in self._accounts_of(key):
+            events = self._of(each.name) + added.get(each.name, Counter())
             # what could not be accounted for afterwards is not released
             flatten(events + Counter([event]), self._neighbours)
-            for budget in account.budgets:
+            for budget in each.budgets:
                 self._check_budget(budget, key, events, event)
 
     def _check_budget(self, budget: Budget, key: ChargeKey, events: Counter[Event], event: Event) -> None:
@@ -349,8 +349,8 @@ class PrivacyLedger:
                 raise self._tampered(number) from error
             event = event_from_dict(values)
             self._entries[key] = LedgerEntry(number=number, key=key, event=event, sha256=sha256)
-            for account in self._accounts_of(key):
-                self._events.setdefault(account.name, Counter())[event] += 1
+            for each in self._accounts_of(key):
+                self._events.setdefault(each.name, Counter())[event] += 1
             self._head = sha256
 
     def _tampered(self, number: object) -> StorageError:

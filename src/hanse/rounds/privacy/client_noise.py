@@ -1,8 +1,8 @@
 """`ClientNoise`: where the randomness that protects a client comes from, at the client itself.
 
 In a simulation it follows from the job's seed and protects nobody. Everywhere else nobody but the client may know it.
-At a site it follows from a secret key and from all that the noise is added to: who is asked the same again after a crash
-says the same again, bit by bit, and noise never meets two different values, whose difference it would give away.
+At a site it follows from a secret key and from all that the noise is added to: who is asked the same again after a
+crash says the same again, bit by bit, and noise never meets two different values, whose difference it would give away.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ def _unsaid() -> bytes:
 class ClientNoise(Protocol):
     """Keys of generators, one for each use."""
 
-    def key(
-        self, purpose: str, round_number: int, client: str, place: int = 0, *, content: Content = _unsaid
-    ) -> int:
+    def key(self, purpose: str, round_number: int, client: str, place: int = 0, *, content: Content = _unsaid) -> int:
         """128 bits, for one generator that is used once.
 
         Args:
@@ -58,9 +56,7 @@ class SimulatedNoise:
 
     seed: int
 
-    def key(
-        self, purpose: str, round_number: int, client: str, place: int = 0, *, content: Content = _unsaid
-    ) -> int:
+    def key(self, purpose: str, round_number: int, client: str, place: int = 0, *, content: Content = _unsaid) -> int:
         """As `ClientNoise.key`."""
         return derive_seed(self.seed, purpose, round_number, client, place, bits=128)
 
@@ -69,9 +65,7 @@ class SimulatedNoise:
 class SystemNoise:
     """Keys of the operating system, which nobody can repeat."""
 
-    def key(
-        self, purpose: str, round_number: int, client: str, place: int = 0, *, content: Content = _unsaid
-    ) -> int:
+    def key(self, purpose: str, round_number: int, client: str, place: int = 0, *, content: Content = _unsaid) -> int:
         """As `ClientNoise.key`; another one each time."""
         return secrets.randbits(128)
 
@@ -99,9 +93,7 @@ class KeyedNoise:
         """What each client was asked, as digests; noise is drawn for these clients alone until this is called again."""
         self._asked = dict(questions)
 
-    def key(
-        self, purpose: str, round_number: int, client: str, place: int = 0, *, content: Content = _unsaid
-    ) -> int:
+    def key(self, purpose: str, round_number: int, client: str, place: int = 0, *, content: Content = _unsaid) -> int:
         """As `ClientNoise.key`.
 
         Raises:

@@ -27,6 +27,8 @@ class SettledPrivacy:
       delta: At which epsilon is told; None where there is none.
       factorisation: How the rounds' noise hangs together; None where each round's is its own.
       limits: How often a client takes part, where privacy relies on it.
+      in_full: What one round releases, towards those who know that the client takes part in it; None where `event`
+        relies on nobody not knowing.
     """
 
     pipeline: Pipeline
@@ -37,6 +39,12 @@ class SettledPrivacy:
     delta: float | None
     factorisation: Factorisation | None = None
     limits: Participation | None = None
+    in_full: Event | None = None
+
+    @property
+    def cost_of_asking(self) -> Event:
+        """What a round costs a client that is asked in it; with a factorisation, all rounds together, once."""
+        return self.event if self.in_full is None else self.in_full
 
     @property
     def local(self) -> bool:
