@@ -214,7 +214,8 @@ class _Loop:
     def _round(self, number: int, state: ServerState) -> tuple[RoundRecord, ServerState]:
         parts, self._seconds = self._parts, {}
         began = time.perf_counter()
-        rng = stream(self._settings.seed, "cohort", number)
+        seed, privacy = self._settings.seed, parts.privacy
+        rng = stream(seed, "cohort", number) if privacy is None else privacy.cohort_randomness(number)
         cohort = self._cohort(number, rng)
         self._spent("select", began)
         if len(set(cohort)) < len(cohort):
@@ -222,8 +223,8 @@ class _Loop:
                 f"round {number}: the cohort names a client twice: {list(cohort)[:12]}",
                 hint="a selector returns each client once",
             )
-        if parts.privacy is not None:
-            parts.privacy.admit(number, cohort)
+        if privacy is not None:
+            privacy.admit(number, cohort)
         self._emit(RoundStarted(round=number, cohort=cohort))
         strategy = parts.strategy
         broadcast = (
@@ -247,8 +248,8 @@ class _Loop:
             # of an abandoned round the late updates are left for the next
             late=tuple(update for update in collected.late if not note or not update.factor),
             # what clients tell of their training has no noise, so a private run does not keep it
-            num_examples=0 if note or parts.privacy is not None else collected.num_examples,
-            train=means(collected.sums) if parts.privacy is None else {},
+            num_examples=0 if note or privacy is not None else collected.num_examples,
+            train=means(collected.sums) if privacy is None else {},
             bytes_down=broadcast.nbytes * len(cohort),
             bytes_up=collected.bytes_up,
             note=note,
@@ -279,7 +280,7 @@ class _Loop:
             work=work,
             statistics=self._statistics,
             accepted=self._accepted_of(cohort) if self._keeps(work) else {},
-            cohort=max(1, len(cohort)),
+            cohort=self._told_size(len(cohort)),
             stages=self._stages,
         )
         pipeline = in_round(self._parts.pipeline, phase, self._settings.seed)
@@ -310,6 +311,11 @@ class _Loop:
         self._seconds["aggregate"] = collector.seconds
         self._spent("train", began + collector.seconds)
         return collected
+
+    def _told_size(self, size: int) -> int:
+        """How large a cohort clients are told that it is."""
+        privacy = self._parts.privacy
+        return max(1, size) if privacy is None else privacy.told_cohort(size, len(self._parts.population.clients))
 
     def _server_randomness(self, number: int) -> list[np.random.Generator]:
         """For the server's half of each stage, and for the mechanism."""
@@ -350,10 +356,11 @@ class _Loop:
             and _num_telling(collected.failures)
             and (self._lost >= enough or number == self._settings.rounds)
         ):
-            first = collected.failures[0]
+            first, privacy = collected.failures[0], self._parts.privacy
+            which = f"; the first of this round: `{first.client}`: {first.message}"
             raise RunError(
-                f"round {number}: every client failed, and none has delivered yet; the first of this round: "
-                f"`{first.client}`: {first.message}",
+                f"round {number}: every client failed, and none has delivered yet"
+                f"{'' if privacy is not None and privacy.secret_cohorts else which}",
                 hint="run with --debug and one worker to see where it fails",
             )
         if not self._min_clients:
