@@ -24,7 +24,7 @@ from hanse.core.messages import (
     StatisticsPhase,
     TrainPhase,
 )
-from hanse.core.params import Params
+from hanse.core.params import Params, ParamSpec
 from hanse.core.protocols import BringsLate, Broadcasts, ServerState, Strategy, SumsUp, Task, Transport
 from hanse.core.randomness import from_system, stream
 from hanse.data.federated import SplitName
@@ -131,6 +131,7 @@ class _Loop:
         self._journal_seconds = 0.0
         self._accepted: dict[str, int] = {}
         self._stages = parts.pipeline.initial_states()
+        self._uploads: dict[str, ParamSpec] = {}  # layouts of what the strategy has uploaded beside deltas
 
     def run(self) -> RunOutcome:
         parts, settings = self._parts, self._settings
@@ -294,6 +295,7 @@ class _Loop:
             self._server_randomness(number),
             bare=work.correction is None,
             private=self._parts.privacy is not None,
+            extras=self._expected_extras(work, broadcast),
         )
         transport = self._parts.transport
         if isinstance(transport, SumsUp) and not pipeline.aggregator.needs_all:
@@ -308,9 +310,17 @@ class _Loop:
         with self._spans("aggregation"):
             collected = collector.finish(min_clients=self._min_clients, before=self._charge(number))
         self._delivered = self._delivered or collected.num_updates > 0
+        if collected.aggregate is not None:
+            self._uploads = {name: vector.spec for name, vector in collected.aggregate.extras.items()}
         self._seconds["aggregate"] = collector.seconds
         self._spent("train", began + collector.seconds)
         return collected
+
+    def _expected_extras(self, work: LocalWork, broadcast: Broadcast) -> dict[str, ParamSpec]:
+        """What clients upload beside deltas; before any did, most likely what they were sent (control variates)."""
+        if work.correction is None:
+            return {}
+        return self._uploads or {name: extra.spec for name, extra in broadcast.extras.items()}
 
     def _told_size(self, size: int) -> int:
         """How large a cohort clients are told that it is."""

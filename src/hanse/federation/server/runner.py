@@ -17,16 +17,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.core.errors import HanseError, RunInterrupted, RunNotFoundError, StorageError, did_you_mean
-from hanse.federation.protocol import BlobRef, RunCard, RunExport, RunSite, RunStatus, SubmitRequest
+from hanse.federation.protocol import BlobRef, ReleaseCard, RunCard, RunExport, RunSite, RunStatus, SubmitRequest
 from hanse.federation.server.live_run import Bureau, LiveRun, RunJournal
 from hanse.federation.server.ports import Run
 from hanse.federation.server.preparation import SETTLED
 from hanse.federation.server.untold import UNTOLD_COHORTS, record_as_told
 from hanse.jobs.job import job_from_values
 from hanse.jobs.parts import build_parts
+from hanse.privacy.event_json import event_to_dict
+from hanse.privacy.ledger import PrivacyLedger
 from hanse.rounds.checks import check_asynchronous
 from hanse.rounds.event_log import strict_json
-from hanse.rounds.privacy.run import forget_keys
+from hanse.rounds.privacy.run import forget_keys, scope_of
 from hanse.rounds.selection import enlarged
 
 LOGGER = logging.getLogger("hanse.federation")
@@ -161,6 +163,7 @@ class Runner:
             last=_ref(facts.get("last")),
             best=_ref(facts.get("best")),
             statistics=journal.statistics_blob(),
+            releases=self._releases(run),
         )
 
     def hides_cohorts(self, run: str) -> bool:
@@ -288,6 +291,15 @@ class Runner:
                     self._bureau.blobs.sweep(self._bureau.work.blobs_in_use())
             except StorageError as error:
                 LOGGER.warning("housekeeping: %s", error.message)
+
+    def _releases(self, run: str) -> list[ReleaseCard]:
+        if not self._bureau.ledger.is_file():
+            return []
+        entries = PrivacyLedger(self._bureau.ledger, scope=scope_of(run)).entries()
+        return [
+            ReleaseCard(round=entry.key.round, attempt=entry.key.attempt, event=event_to_dict(entry.event))
+            for entry in entries
+        ]
 
     # --- telling ------------------------------------------------------------------------------------------------
 

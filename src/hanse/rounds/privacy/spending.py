@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 from hanse.core.errors import PrivacyError
 from hanse.privacy.accountant import Spent
 from hanse.privacy.budget import Budget
-from hanse.privacy.events import LocalEpsilon
-from hanse.privacy.ledger import PrivacyLedger
+from hanse.privacy.events import Event, LocalEpsilon
+from hanse.privacy.ledger import ChargeKey, PrivacyLedger
 from hanse.rounds.privacy.run import LEDGER, scope_of
 
 
@@ -37,6 +37,24 @@ class PrivacyAccount:
     local: bool = False
 
 
+def keep_releases(folder: Path, name: str, releases: Iterable[tuple[int, int, Event]]) -> None:
+    """Write down in a folder what a run elsewhere has released, entry by entry; what is there already stays.
+
+    Args:
+      folder: The run folder.
+      name: The run's name.
+      releases: Round, attempt and event of each charge, in order.
+
+    Raises:
+      PrivacyError: The folder has another account of the same release.
+      StorageError: The ledger can't be written.
+    """
+    charges = [(ChargeKey(run=name, round=number, attempt=attempt), event) for number, attempt, event in releases]
+    if charges:
+        for error in PrivacyLedger(folder / LEDGER, scope=scope_of(name)).charge_each(charges).values():
+            raise error
+
+
 def spent_by_round(folder: Path, name: str, job: Mapping[str, Any], *, delta: float | None = None) -> PrivacyAccount:
     """A run's spending so far.
 
@@ -51,8 +69,13 @@ def spent_by_round(folder: Path, name: str, job: Mapping[str, Any], *, delta: fl
       StorageError: The ledger can't be read.
     """
     said = job.get("privacy")
-    if not isinstance(said, Mapping) or not (folder / LEDGER).is_file():
+    if not isinstance(said, Mapping):
         raise PrivacyError(f"run `{name}` promises no privacy", hint="its job has no [privacy] table")
+    if not (folder / LEDGER).is_file():
+        raise PrivacyError(
+            f"run `{name}` has no ledger in its folder: nothing was released yet, or it was fetched without one",
+            hint=f"if it is of a federation: hanse fetch {name}, or hanse privacy {name} --federation NAME",
+        )
     values = said.get("budget")
     budget = Budget(**values) if isinstance(values, Mapping) else None
     at = delta if delta is not None else budget.delta if budget is not None else said.get("delta")
