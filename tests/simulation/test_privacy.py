@@ -200,9 +200,10 @@ def test_a_run_killed_between_charge_and_commit_can_be_prolonged(
             raise RunInterrupted("killed")
         commit(self, record, *more, **how)
 
-    with monkeypatch.context() as patched, pytest.raises(RunInterrupted):
+    with monkeypatch.context() as patched:
         patched.setattr(FileJournal, "commit", die)
-        run_simulation(private(federation, task), folder=folder)
+        with pytest.raises(RunInterrupted):
+            run_simulation(private(federation, task), folder=folder)
     longer = RoundSettings(rounds=9, seed=3, cohort=Poisson(rate=0.5))
     resumed = run_simulation(private(federation, task, settings=longer), folder=folder)
     assert resumed.history.rounds[-1].round >= 6

@@ -395,6 +395,19 @@ class PrivacyLedger:
             raise _storage_error(error, self._path) from error
 
 
+def scopes_in(path: Path) -> list[str]:
+    """The scopes of a ledger's file, in alphabetical order.
+
+    Raises:
+      StorageError: It can't be read.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_WAIT_SECONDS)) as found:
+            return [scope for (scope,) in found.execute("SELECT DISTINCT scope FROM entries ORDER BY scope")]
+    except sqlite3.Error as error:
+        raise _storage_error(error, path) from error
+
+
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """All or nothing, with the write lock from the start: what is checked inside still holds when it is written."""
