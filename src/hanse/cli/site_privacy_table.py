@@ -20,19 +20,18 @@ def site_privacy_table(spent: Sequence[Spending]) -> RenderableType:
     if not spent:
         return Text("nothing has left this site yet that had to be charged", style="dim")
     table = Table(box=box.SIMPLE_HEAD, header_style="dim")
-    for head in ("data", "protects each", "asked for by", "runs", "updates"):
-        table.add_column(head, overflow="fold")
-    for head in ("ε", "budget", "at δ"):
+    for head in ("data", "each", "asked by"):
+        table.add_column(head, overflow="fold", min_width=6)
+    for head in ("runs", "ε", "of", "at δ"):
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("paid most", overflow="fold")
+    table.add_column("most", overflow="fold", min_width=4)
     for one in spent:
         over = one.budget is not None and one.epsilon > one.budget
         table.add_row(
             one.dataset,
             one.unit,
-            "all together" if one.requester == "*" else one.requester or "someone unnamed",
+            "all" if one.requester == "*" else one.requester or "someone unnamed",
             f"{one.runs:,}",
-            f"{one.charges:,}",
             Text("∞" if math.isinf(one.epsilon) else f"{one.epsilon:.4f}", style="red" if over else ""),
             "–" if one.budget is None else f"{one.budget:g}",
             f"{one.delta:g}",

@@ -126,5 +126,5 @@ def test_privacy_tells_what_was_spent_by_requester(
     assert (found["ada"]["budget"], found["ada"]["delta"], found["*"]["budget"]) == (8.0, 1e-6, None)
     assert main(["site", "privacy"]) == 0
     said = capsys.readouterr().out
-    assert "all together" in said
-    assert "it is trusted to have added it" in said
+    assert "  ada " in said
+    assert "it is trusted to have added it" in " ".join(said.split())

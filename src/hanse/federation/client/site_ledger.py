@@ -8,6 +8,7 @@ and another answer is another charge. Each client has an account of its own for 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +144,7 @@ class SiteLedger:
             if refusal is not None:
                 raise refusal
             for of in self._accounts(charged.key()):
-                before = spent.get(of.name, {})
+                before = spent.get(of.name, Counter[Event]())
                 for budget in of.budgets:
                     state = frozenset(before.items()), budget
                     if state in seen:
@@ -178,7 +179,7 @@ class SiteLedger:
         told = []
         for of in self._accounts(charged.key()):
             for budget in of.budgets:
-                before = spent.get(of.name, {})
+                before = spent.get(of.name, Counter[Event]())
                 now = account(list(_repeated(before)), delta=budget.delta).epsilon if before else 0.0
                 told.append(f"ε = {now:.4g} of {budget} is spent, by {_who(of.name, self._unit)}")
         where = f"round {charged.round}" if charged.round else "the run"
