@@ -58,7 +58,8 @@ def test_cohorts_are_nobodys_to_guess_and_sampling_counts(federation: Federation
     assert [federation.ended(run).status for run in runs] == ["finished", "finished"]
     clients = list(build_simulation(job_from_values(PRIVATE)).dataset.clients)
     from_seed = [
-        tuple(c for c, x in zip(clients, stream(7, "cohort", n).random(5), strict=True) if x < RATE) for n in range(1, 5)
+        tuple(c for c, x in zip(clients, stream(7, "cohort", n).random(5), strict=True) if x < RATE)
+        for n in range(1, 5)
     ]
     drawn = [cohorts(federation, run) for run in runs]
     assert drawn[0] != drawn[1]  # by chance once in 2^20
