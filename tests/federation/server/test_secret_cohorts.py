@@ -200,7 +200,8 @@ def test_what_is_told_of_events_and_records() -> None:
     )
     record = RoundRecord(
         round=2, cohort=("a",), failures=(FailureRecord(client="a", kind="x", message="y"),), num_updates=1,
-        bytes_up=3, bytes_down=3, seconds={"train": 1.0}, note="1 of 2", central={"loss": 1.0}, measured={"0.norm": 0.5},
+        bytes_up=3, bytes_down=3, seconds={"train": 1.0}, note="1 of 2", central={"loss": 1.0},
+        measured={"0.norm": 0.5},
     )  # fmt: skip
     assert record_from_json(record_as_told(record_to_json(record))) == RoundRecord(
         round=2, central={"loss": 1.0}, measured={"0.norm": 0.5}

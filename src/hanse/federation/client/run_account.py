@@ -32,6 +32,7 @@ from hanse.privacy.events import NonPrivate
 from hanse.privacy.ledger import PrivacyLedger
 from hanse.privacy.random_source import KEY_BYTES
 from hanse.rounds.privacy.client_noise import KeyedNoise
+from hanse.rounds.privacy.local import randomising_stage
 from hanse.rounds.privacy.secret_cohorts import cohorts_are_secret
 from hanse.rounds.privacy.secret_file import SecretFile, bytes_of
 from hanse.rounds.privacy.settle import check_timely, settle_privacy
@@ -189,7 +190,7 @@ class RunAccount:
                 self._remember_without(clients)
             return {}
         cost = settled.cost_of_asking
-        if settled.local:
+        if self._reports_later:
             rooms = ((client, ledger.room(self._charged(phase.round, client), cost)) for client in clients)
             return {client: refusal for client, refusal in rooms if refusal is not None}
         if settled.factorisation is not None:
@@ -197,6 +198,11 @@ class RunAccount:
         return ledger.charge(
             [(self._charged(phase.round, client, question=self._questions[client]), cost) for client in clients]
         )
+
+    @property
+    def _reports_later(self) -> bool:
+        """Whether a stage here adds noise to whole reports, each of which is charged when it is made."""
+        return self._settled is not None and randomising_stage(self._settled.pipeline) is not None
 
     def _remember_without(self, clients: Sequence[str]) -> None:
         """Write down, once a run and client, that it promised nothing; no budget counts that."""
@@ -210,7 +216,7 @@ class RunAccount:
     def _reported(self, round_number: int, client: str, answer: str) -> None:
         """Charge a report that the client is about to add noise to by itself; raises where it may not be made."""
         settled, ledger = self._settled, self._ledger
-        if settled is None or ledger is None or not settled.local:
+        if settled is None or ledger is None or not self._reports_later:
             return
         charged = self._charged(round_number, client, question=self._questions[client], answer=answer)
         refused = ledger.charge([(charged, settled.cost_of_asking)])
