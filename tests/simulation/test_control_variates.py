@@ -24,12 +24,16 @@ from hanse.core.protocols import Weighting
 from hanse.data.federated import FederatedDataset
 from hanse.data.preprocessing import Standardize
 from hanse.data.split import Split
+from hanse.pipeline.clip import Clip
+from hanse.pipeline.gaussian import CentralGaussian
+from hanse.pipeline.pipeline import Pipeline
 from hanse.pipeline.recipes import plain
 from hanse.rounds.journal import FileJournal
 from hanse.rounds.kept_vectors import KeptInFolder
+from hanse.rounds.privacy.settings import PrivacySettings
 from hanse.rounds.run_folder import new_run_folder, read_run
-from hanse.rounds.selection import Uniform
-from hanse.rounds.settings import RoundSettings
+from hanse.rounds.selection import Poisson, Uniform
+from hanse.rounds.settings import EvaluateSettings, RoundSettings
 from hanse.simulation import simulate
 from hanse.simulation.engine import EngineSettings
 from hanse.simulation.parts import Simulation, bind_task
@@ -225,3 +229,21 @@ def test_a_client_without_statistics_is_left_out_of_them(workers: int) -> None:
     np.testing.assert_allclose(run.statistics["count"], [len(rows)] * 3)
     np.testing.assert_allclose(run.statistics["sum"], rows.astype(np.float64).sum(axis=0), rtol=1e-12)
     assert [(e.client, e.kind) for e in events if isinstance(e, ClientFailed)] == [(lame[0], "OSError")]
+
+
+def test_private_rounds_that_nobody_takes_part_in_have_all_vectors_too() -> None:
+    """A strategy gets noise for each of its vectors, whoever was drawn, and in the first round as well."""
+    whole = simulation()
+    cohort = Poisson(rate=0.15)
+    private = replace(
+        whole,
+        task=bind_task(Classification(model=Linear(), preprocess=None), whole.dataset),
+        pipeline=Pipeline(stages=(Clip(norm=0.5),), weighting="uniform"),
+        settings=RoundSettings(rounds=6, seed=2, cohort=cohort, evaluate=EvaluateSettings(clients="none")),
+        privacy=PrivacySettings(mechanism=CentralGaussian(noise_multiplier=1.0), delta=1e-5),
+    )
+    records = run_simulation(private).history.rounds[1:]
+    assert not records[0].cohort
+    assert any(record.cohort for record in records)
+    assert any(not record.cohort for record in records[1:])
+    assert all(record.status == "finished" for record in records)

@@ -233,7 +233,7 @@ def test_in_a_federation_the_key_is_a_file_of_its_own_until_the_end(
     assert [entry.key.round for entry in entries] == [0]
     first.ended()
     assert not path.exists()
-    with pytest.raises(PrivacyError, match="the key of the run's noise is not in"):
+    with pytest.raises(PrivacyError, match="the key of the run's correlated noise is not in"):
         account().charge(4)
 
 

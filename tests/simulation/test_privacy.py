@@ -20,6 +20,8 @@ from hanse.pipeline.rotate import Rotate
 from hanse.privacy.budget import Budget
 from hanse.privacy.events import FixedSizeSampled, Gaussian, PoissonSampled
 from hanse.privacy.ledger import PrivacyLedger
+from hanse.rounds.history import RoundRecord
+from hanse.rounds.journal import FileJournal
 from hanse.rounds.privacy.run import LEDGER, RunPrivacy, scope_of
 from hanse.rounds.privacy.settings import PrivacySettings
 from hanse.rounds.privacy.spending import spent_by_round
@@ -184,6 +186,29 @@ def test_the_same_bits_with_workers_and_after_a_stop(
     assert [entry.key.round for entry in ledger.entries()] == [1, 2, 3, 4, 5, 6]
     account = spent_by_round(folder, "stopped", {"privacy": {"budget": {"epsilon": 4.0, "delta": 1e-5}}})
     assert account.by_round[6].epsilon <= 4.0
+
+
+def test_a_run_killed_between_charge_and_commit_can_be_prolonged(
+    federation: FederatedDataset, task: CallableTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More rounds need more noise for the same budget, so round 3 is released anew, and charged anew."""
+    folder = new_run_folder(tmp_path, "killed")
+    commit = FileJournal.commit
+
+    def die(self: FileJournal, record: RoundRecord, *more: Any, **how: Any) -> None:
+        if record.round == 3:
+            raise RunInterrupted("killed")
+        commit(self, record, *more, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FileJournal, "commit", die)
+        with pytest.raises(RunInterrupted):
+            run_simulation(private(federation, task), folder=folder)
+    longer = RoundSettings(rounds=9, seed=3, cohort=Poisson(rate=0.5))
+    resumed = run_simulation(private(federation, task, settings=longer), folder=folder)
+    assert resumed.history.rounds[-1].round >= 6
+    entries = PrivacyLedger(folder / LEDGER, scope=scope_of("killed"), budget=BUDGET).entries()
+    assert [(entry.key.round, entry.key.attempt) for entry in entries[:5]] == [(1, 0), (2, 0), (3, 0), (3, 1), (4, 0)]
 
 
 def test_an_empty_cohort_releases_noise_like_any_other(federation: FederatedDataset, task: CallableTask) -> None:

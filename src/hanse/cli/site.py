@@ -77,6 +77,35 @@ def packages(as_json: AsJson = False) -> None:
             typer.echo(f"  adds {name}")
 
 
+@site.command()
+def privacy(
+    folder: SiteFolderOption = None,
+    delta: Annotated[
+        float, typer.Option("--delta", help="The delta at which epsilon is told where no budget says.")
+    ] = 1e-5,
+    as_json: AsJson = False,
+) -> None:
+    """Show what runs have cost this site's clients in privacy, by data set, requester and budget."""
+    from hanse.cli.federated import federation_extra
+
+    with federation_extra():
+        from hanse.federation.client.site_files import LEDGER
+        from hanse.federation.client.site_spending import spendings
+        from hanse.federation.client.state import find_site
+    found = find_site(folder)
+    spent = spendings(found.path / LEDGER, found.config().privacy, delta=delta)
+    if as_json:
+        from hanse.cli.as_json import print_json
+
+        print_json([vars(one) for one in spent])
+        return
+    from rich.console import Console
+
+    from hanse.cli.site_privacy_table import site_privacy_table
+
+    Console().print(site_privacy_table(spent))
+
+
 def _say(line: str) -> None:
     sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
     sys.stderr.flush()

@@ -57,7 +57,8 @@ class TrainPhase:
 
     `accepted` says for each client that keeps vectors which round's update of its own counted last, 0 for none: it goes
     on from what it kept then, for what it kept since was never taken in. `cohort` is the number of clients that are
-    asked, `stages` the states of the pipeline's stages, by their position in it.
+    asked, or, where that is a secret, a bound that does not depend on it; `stages` are the states of the pipeline's
+    stages, by their position in it.
     """
 
     round: int

@@ -258,7 +258,12 @@ class Pipeline:
         return self.aggregator.accumulate(accumulator, update, self.weight(update) * factor)
 
     def finish(
-        self, accumulator: Any, *, rngs: Sequence[np.random.Generator] = (), spec: ParamSpec | None = None
+        self,
+        accumulator: Any,
+        *,
+        rngs: Sequence[np.random.Generator] = (),
+        spec: ParamSpec | None = None,
+        extras: Mapping[str, ParamSpec] | None = None,
     ) -> Aggregate:
         """The aggregate: released, the additive stages finished right to left, and divided by its weight.
 
@@ -266,9 +271,13 @@ class Pipeline:
           accumulator: Of all opened updates.
           rngs: One generator for each stage, and one more for the mechanism; by default from the operating system.
           spec: Layout of the shared model, which the delta then has.
+          extras: Layouts of the vectors that the strategy has uploaded beside deltas: with a mechanism they are in the
+            aggregate also where nobody brought any.
         """
         sources = rngs or [from_system() for _ in range(len(self.stages) + 1)]
         aggregate = self.aggregator.finish(accumulator)
+        if self.mechanism is not None:
+            aggregate = _with_zeros(aggregate, extras or {})
         measured: dict[str, float] = dict(aggregate.measured)
         for i in reversed(range(self.opened_up_to)):
             if self.mechanism is not None and i == self._clip:
@@ -322,11 +331,15 @@ KEPT = "stage "
 
 def _told_by_all(aggregate: Aggregate, clip: Clips) -> Aggregate:
     """The aggregate with a zero for what a clip tells and nobody told, so that nobody's silence shows."""
-    missing = [name for name in clip.tells if name not in aggregate.extras]
-    if not missing:
-        return aggregate
-    zeros = {name: Params(flat_spec(name, 1, aggregate.delta.spec.dtype), np.zeros(1)) for name in missing}
-    return replace(aggregate, extras={**aggregate.extras, **zeros})
+    return _with_zeros(aggregate, {name: flat_spec(name, 1, aggregate.delta.spec.dtype) for name in clip.tells})
+
+
+def _with_zeros(aggregate: Aggregate, wanted: Mapping[str, ParamSpec]) -> Aggregate:
+    """The aggregate with zeros for vectors that nobody brought."""
+    dtype = aggregate.delta.spec.dtype
+    missing = {name: spec for name, spec in wanted.items() if name not in aggregate.extras}
+    zeros = {n: Params(replace(spec, dtype=dtype), np.zeros(spec.size, dtype)) for n, spec in missing.items()}
+    return replace(aggregate, extras={**aggregate.extras, **zeros}) if zeros else aggregate
 
 
 def _divided(aggregate: Aggregate, spec: ParamSpec | None) -> Aggregate:

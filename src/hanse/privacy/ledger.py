@@ -23,7 +23,7 @@ import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +103,19 @@ class LedgerEntry:
     sha256: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What some of a scope's charges are added up in.
+
+    Args:
+      name: Tells it from the scope's other accounts.
+      budgets: What may not be exceeded; empty where nothing bounds it.
+    """
+
+    name: str = ""
+    budgets: tuple[Budget, ...] = ()
+
+
 class PrivacyLedger:
     """Everything released under one scope, with the budget that it may not exceed.
 
@@ -114,6 +127,8 @@ class PrivacyLedger:
       scope: Whose privacy this is about: text that never changes, such as ``"requester/data set"``.
       budget: What the scope may cost in all; without one everything is charged and nothing refused.
       neighbours: The relation to account under; by default the one that the entries have in common.
+      accounts: Which accounts a charge goes to, each with its own budgets, for example one for each person that the
+        scope is about; by default all charges go to one, with `budget`.
 
     Raises:
       StorageError: The file can't be opened or written, is damaged, was tampered with, or is of another version.
@@ -121,7 +136,13 @@ class PrivacyLedger:
     """
 
     def __init__(
-        self, path: Path, *, scope: str, budget: Budget | None = None, neighbours: Neighbours | None = None
+        self,
+        path: Path,
+        *,
+        scope: str,
+        budget: Budget | None = None,
+        neighbours: Neighbours | None = None,
+        accounts: Callable[[ChargeKey], Sequence[Account]] | None = None,
     ) -> None:
         if not isinstance(scope, str) or not scope:
             raise PrivacyError("a ledger's scope is a text that says whose privacy it accounts for; this one is empty")
@@ -129,9 +150,11 @@ class PrivacyLedger:
         self._scope = scope
         self._budget = budget
         self._neighbours = neighbours
-        self._horizon = None if budget is None else BudgetHorizon(budget, neighbours)
+        whole = (Account(budgets=() if budget is None else (budget,)),)
+        self._accounts_of = accounts or (lambda _: whole)
+        self._horizons: dict[Budget, BudgetHorizon] = {}
         self._entries: dict[ChargeKey, LedgerEntry] = {}
-        self._events: Counter[Event] = Counter()
+        self._events: dict[str, Counter[Event]] = {}
         self._head = _EMPTY
         with self._guard():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,43 +188,87 @@ class PrivacyLedger:
           PrivacyError: The key was charged with another event, or the event can't be accounted for with the others.
           StorageError: It could not be written; nothing may be released.
         """
-        text = json.dumps(event_to_dict(event), sort_keys=True, separators=(",", ":"))
+        refused = self.charge_each([(key, event)], planned=planned)
+        if refused:
+            raise refused[key]
+        return self._entries[key]
+
+    def charge_each(
+        self, charges: Sequence[tuple[ChargeKey, Event]], *, planned: int = 0
+    ) -> dict[ChargeKey, PrivacyError]:
+        """Write down several releases at once, each as `charge` does; those that are refused cost the others nothing.
+
+        Args:
+          charges: What will be released.
+          planned: As in `charge`.
+
+        Returns:
+          Why not, for those that were not written and may not be released.
+
+        Raises:
+          StorageError: They could not be written; nothing may be released.
+        """
+        refused: dict[ChargeKey, PrivacyError] = {}
         with self._guard(), self._connection() as connection:
             with _transaction(connection):
                 self._catch_up(connection)
-                if (found := self._entries.get(key)) is not None:
-                    return self._same(found, event)
-                flatten(
-                    self._events + Counter([event]), self._neighbours
-                )  # what could not be accounted for afterwards is not released
-                self._check_budget(key, event, planned)
-                number = len(self._entries) + 1
-                sha256 = _chained(self._head, self._scope, number, key, text)
-                connection.execute(
-                    "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (self._scope, number, key.run, key.round, key.attempt, key.part, text, sha256),
-                )
+                number, head = len(self._entries), self._head
+                new: dict[ChargeKey, Event] = {}
+                added: dict[str, Counter[Event]] = {}
+                for key, event in charges:
+                    try:
+                        if (known := self._known(key, new)) is not None:
+                            self._same(key, known, event)
+                            continue
+                        self._check_room(key, event, added, planned)
+                    except PrivacyError as error:
+                        refused[key] = error
+                        continue
+                    number, new[key] = number + 1, event
+                    for each in self._accounts_of(key):
+                        added.setdefault(each.name, Counter())[event] += 1
+                    text = json.dumps(event_to_dict(event), sort_keys=True, separators=(",", ":"))
+                    head = _chained(head, self._scope, number, key, text)
+                    values = (self._scope, number, key.run, key.round, key.attempt, key.part, text, head)
+                    connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
             self._catch_up(connection)
-        return self._entries[key]
+        return refused
 
-    def would_spend(self, event: Event, *, delta: float | None = None) -> Spent:
+    def check(self, key: ChargeKey, event: Event) -> None:
+        """Whether a charge would be taken, and nothing is written; `Repeated` says whether several would.
+
+        Raises:
+          PrivacyBudgetError: It would cost more than a budget.
+          PrivacyError: It can't be accounted for with the others.
+        """
+        self._refresh()
+        self._check_room(key, event, {})
+
+    def would_spend(self, event: Event, *, delta: float | None = None, account: str = "") -> Spent:
         """What everything would cost if `event` were charged too.
 
         Args:
           event: What might be released.
           delta: At which to account; by default the budget's.
+          account: Of which account.
         """
         self._refresh()
-        return self._account(self._events + Counter([event]), delta)
+        return self._account(self._of(account) + Counter([event]), delta)
 
-    def spent(self, *, delta: float | None = None) -> Spent:
+    def spent(self, *, delta: float | None = None, account: str = "") -> Spent:
         """What everything so far costs together.
 
         Args:
           delta: At which to account; by default the budget's.
+          account: Of which account.
         """
         self._refresh()
-        return self._account(self._events, delta)
+        return self._account(self._of(account), delta)
+
+    def accounts(self) -> Mapping[str, Counter[Event]]:
+        """What was charged to each account, as far as anything was."""
+        self._refresh()
+        return {name: Counter(events) for name, events in self._events.items()}
 
     def entries(self) -> tuple[LedgerEntry, ...]:
         """All charges of the scope, oldest first."""
@@ -230,23 +297,38 @@ class PrivacyLedger:
         chosen = self._budget.delta if delta is None and self._budget is not None else delta
         return account(events, delta=chosen, neighbours=self._neighbours)
 
-    def _check_budget(self, key: ChargeKey, event: Event, planned: int) -> None:
-        if self._horizon is None or self._horizon.allows(self._events, event, planned=planned):
+    def _of(self, account: str) -> Counter[Event]:
+        return self._events.get(account, Counter())
+
+    def _check_room(self, key: ChargeKey, event: Event, added: Mapping[str, Counter[Event]], planned: int = 0) -> None:
+        for each in self._accounts_of(key):
+            events = self._of(each.name) + added.get(each.name, Counter())
+            # what could not be accounted for afterwards is not released
+            flatten(events + Counter([event]), self._neighbours)
+            for budget in each.budgets:
+                self._check_budget(budget, key, events, event, planned)
+
+    def _check_budget(self, budget: Budget, key: ChargeKey, events: Counter[Event], event: Event, planned: int) -> None:
+        horizon = self._horizons.setdefault(budget, BudgetHorizon(budget, self._neighbours))
+        if horizon.allows(events, event, planned=planned):
             return
-        before, after = self._account(self._events, None), self._account(self._events + Counter([event]), None)
+        before, after = self._account(events, budget.delta), self._account(events + Counter([event]), budget.delta)
         raise PrivacyBudgetError(
             f"`{self._scope}`: {key} would bring ε from {before.epsilon:.4g} to {after.epsilon:.4g}; "
-            f"the budget is {self._budget}, so nothing was released",
+            f"the budget is {budget}, so nothing was released",
             hint="the run ends here; more rounds need more noise from the start, or a larger budget",
         )
 
-    def _same(self, found: LedgerEntry, event: Event) -> LedgerEntry:
-        if found.event != event:
+    def _known(self, key: ChargeKey, new: Mapping[ChargeKey, Event]) -> Event | None:
+        found = self._entries.get(key)
+        return new.get(key) if found is None else found.event
+
+    def _same(self, key: ChargeKey, found: Event, event: Event) -> None:
+        if found != event:
             raise PrivacyError(
-                f"`{self._scope}`: {found.key} was charged as {found.event}, and is now charged as {event}",
+                f"`{self._scope}`: {key} was charged as {found}, and is now charged as {event}",
                 hint="a release with other noise or another sample is another attempt, and costs again",
             )
-        return found
 
     def _refresh(self) -> None:
         with self._guard(), self._connection() as connection:
@@ -271,7 +353,8 @@ class PrivacyLedger:
                 raise self._tampered(number) from error
             event = event_from_dict(values)
             self._entries[key] = LedgerEntry(number=number, key=key, event=event, sha256=sha256)
-            self._events[event] += 1
+            for each in self._accounts_of(key):
+                self._events.setdefault(each.name, Counter())[event] += 1
             self._head = sha256
 
     def _tampered(self, number: object) -> StorageError:
@@ -314,6 +397,19 @@ class PrivacyLedger:
             raise StorageError(f"`{self._path}` could not be written: {error.strerror or error}") from error
         except sqlite3.Error as error:
             raise _storage_error(error, self._path) from error
+
+
+def scopes_in(path: Path) -> list[str]:
+    """The scopes of a ledger's file, in alphabetical order.
+
+    Raises:
+      StorageError: It can't be read.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_WAIT_SECONDS)) as found:
+            return [scope for (scope,) in found.execute("SELECT DISTINCT scope FROM entries ORDER BY scope")]
+    except sqlite3.Error as error:
+        raise _storage_error(error, path) from error
 
 
 @contextmanager

@@ -5,6 +5,7 @@ The same object serves in the simulator's own process, in its workers, and on a 
 
 from __future__ import annotations
 
+import hashlib
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -190,14 +191,15 @@ class ClientRuntime:
             sums=result.sums if told else {},
             seconds=result.seconds if told else 0.0,
         )
+        before = self._kept_for_stages.pop(result.client, {})
+        content = partial(_digest, update, before)  # what is left of the noise follows from these and the job
         rngs: Iterable[np.random.Generator] = (
-            generator(self._noise.key("stage", phase.round, result.client, i))
+            generator(self._noise.key("stage", phase.round, result.client, i, content=content))
             if isinstance(stage, Randomises | SharesNoise)
             else stream(self._seed, "stage", phase.round, result.client, i)
             for i, stage in enumerate(self._pipeline.stages)
         )
         with self._spans("stages"):
-            before = self._kept_for_stages.pop(result.client, {})
             encoded, kept = self.pipeline(phase).encode_and_keep(update, before, rngs)
         # only now: an update that a stage refuses must not move what the client keeps
         kept |= result.kept
@@ -272,6 +274,16 @@ class ClientRuntime:
         if self._initial is None:
             self._initial = self._task.init_params(self._seed)
         return self._initial
+
+
+def _digest(update: Update, kept: Mapping[str, Params]) -> bytes:
+    """SHA-256 of all vectors that an update is encoded from."""
+    found = hashlib.sha256()
+    for name, vector in [("delta", update.delta), *sorted(update.extras.items()), *sorted(kept.items())]:
+        content = np.ascontiguousarray(vector.numpy())
+        found.update(f"{len(name)}:{name} {vector.spec.dtype} {content.nbytes} ".encode())
+        found.update(content.view(np.uint8).data)
+    return found.digest()
 
 
 def _before(phase: TrainPhase | EvaluatePhase, client: str, round_number: int) -> int:

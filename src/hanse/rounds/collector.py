@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -73,6 +73,7 @@ class Collector:
       rngs: For the server's half of each stage, and the mechanism; by default from the operating system.
       bare: Whether the strategy has no vectors uploaded beside deltas.
       private: Whether events tell nothing of a client's data.
+      extras: Layouts of the vectors that the strategy has uploaded beside deltas, as far as they are known.
     """
 
     def __init__(
@@ -85,7 +86,9 @@ class Collector:
         *,
         bare: bool = False,
         private: bool = False,
+        extras: Mapping[str, ParamSpec] | None = None,
     ) -> None:
+        self._extras = extras
         self._pipeline = pipeline
         self._bare = bare
         self._private = private
@@ -151,7 +154,9 @@ class Collector:
         if collected.num_updates >= min_clients:
             before()
             try:
-                collected.aggregate = self._pipeline.finish(self._accumulator, rngs=self._rngs, spec=self._spec)
+                collected.aggregate = self._pipeline.finish(
+                    self._accumulator, rngs=self._rngs, spec=self._spec, extras=self._extras
+                )
             except TooFewClientsError as error:
                 collected.too_few = error.message
         self.seconds += time.perf_counter() - began

@@ -24,7 +24,7 @@ from hanse.core.messages import (
     StatisticsPhase,
     TrainPhase,
 )
-from hanse.core.params import Params
+from hanse.core.params import Params, ParamSpec
 from hanse.core.protocols import BringsLate, Broadcasts, ServerState, Strategy, SumsUp, Task, Transport
 from hanse.core.randomness import from_system, stream
 from hanse.data.federated import SplitName
@@ -133,6 +133,7 @@ class _Loop:
         self._accepted: dict[str, int] = {}
         self._stages = parts.pipeline.initial_states()
         self._broadcaster = Broadcaster(parts.pipeline, settings.seed, initial=self._initial_params)
+        self._uploads: dict[str, ParamSpec] = {}  # layouts of what the strategy has uploaded beside deltas
 
     def run(self) -> RunOutcome:
         parts, settings = self._parts, self._settings
@@ -216,7 +217,8 @@ class _Loop:
     def _round(self, number: int, state: ServerState) -> tuple[RoundRecord, ServerState]:
         parts, self._seconds = self._parts, {}
         began = time.perf_counter()
-        rng = stream(self._settings.seed, "cohort", number)
+        seed, privacy = self._settings.seed, parts.privacy
+        rng = stream(seed, "cohort", number) if privacy is None else privacy.cohort_randomness(number)
         cohort = self._cohort(number, rng)
         self._spent("select", began)
         if len(set(cohort)) < len(cohort):
@@ -224,8 +226,8 @@ class _Loop:
                 f"round {number}: the cohort names a client twice: {list(cohort)[:12]}",
                 hint="a selector returns each client once",
             )
-        if parts.privacy is not None:
-            parts.privacy.admit(number, cohort)
+        if privacy is not None:
+            privacy.admit(number, cohort)
         self._emit(RoundStarted(round=number, cohort=cohort))
         strategy = parts.strategy
         broadcast = (
@@ -254,8 +256,8 @@ class _Loop:
             # of an abandoned round the late updates are left for the next
             late=tuple(update for update in collected.late if not note or not update.factor),
             # what clients tell of their training has no noise, so a private run does not keep it
-            num_examples=0 if note or parts.privacy is not None else collected.num_examples,
-            train=means(collected.sums) if parts.privacy is None else {},
+            num_examples=0 if note or privacy is not None else collected.num_examples,
+            train=means(collected.sums) if privacy is None else {},
             bytes_down=broadcast.nbytes * len(cohort),
             bytes_up=collected.bytes_up,
             note=note,
@@ -286,7 +288,7 @@ class _Loop:
             work=work,
             statistics=self._statistics,
             accepted=self._accepted_of(cohort) if self._keeps(work) else {},
-            cohort=max(1, len(cohort)),
+            cohort=self._told_size(len(cohort)),
             stages=self._stages,
         )
         pipeline = in_round(self._parts.pipeline, phase, self._settings.seed)
@@ -300,6 +302,7 @@ class _Loop:
             self._server_randomness(number),
             bare=work.correction is None,
             private=self._parts.privacy is not None,
+            extras=self._expected_extras(work, broadcast),
         )
         transport = self._parts.transport
         if isinstance(transport, SumsUp) and not pipeline.aggregator.needs_all:
@@ -314,9 +317,22 @@ class _Loop:
         with self._spans("aggregation"):
             collected = collector.finish(min_clients=self._min_clients, before=self._charge(number))
         self._delivered = self._delivered or collected.num_updates > 0
+        if collected.aggregate is not None:
+            self._uploads = {name: vector.spec for name, vector in collected.aggregate.extras.items()}
         self._seconds["aggregate"] = collector.seconds
         self._spent("train", began + collector.seconds)
         return collected
+
+    def _expected_extras(self, work: LocalWork, broadcast: Broadcast) -> dict[str, ParamSpec]:
+        """What clients upload beside deltas; before any did, most likely what they were sent (control variates)."""
+        if work.correction is None:
+            return {}
+        return self._uploads or {name: extra.spec for name, extra in broadcast.extras.items()}
+
+    def _told_size(self, size: int) -> int:
+        """How large a cohort clients are told that it is."""
+        privacy = self._parts.privacy
+        return max(1, size) if privacy is None else privacy.told_cohort(size, len(self._parts.population.clients))
 
     def _server_randomness(self, number: int) -> list[np.random.Generator]:
         """For the server's half of each stage, and for the mechanism."""
@@ -357,10 +373,11 @@ class _Loop:
             and _num_telling(collected.failures)
             and (self._lost >= enough or number == self._settings.rounds)
         ):
-            first = collected.failures[0]
+            first, privacy = collected.failures[0], self._parts.privacy
+            which = f"; the first of this round: `{first.client}`: {first.message}"
             raise RunError(
-                f"round {number}: every client failed, and none has delivered yet; the first of this round: "
-                f"`{first.client}`: {first.message}",
+                f"round {number}: every client failed, and none has delivered yet"
+                f"{'' if privacy is not None and privacy.secret_cohorts else which}",
                 hint="run with --debug and one worker to see where it fails",
             )
         if not self._min_clients:

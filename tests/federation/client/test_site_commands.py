@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from hanse.cli.main import main
+from hanse.federation.client.site_files import LEDGER
+from hanse.federation.client.site_ledger import Charged, SiteLedger
 from hanse.federation.client.state import SiteFolder
+from hanse.privacy.accountant import epsilon
+from hanse.privacy.events import Gaussian
 from tests.federation.client.coordinator import Coordinator
 
 
@@ -92,3 +96,35 @@ def test_packages_are_listed_with_their_hashes(capsys: pytest.CaptureFixture[str
     assert found["hanse"]["hash"].startswith("sha256:")
     assert main(["site", "packages"]) == 0
     assert found["hanse"]["hash"] in capsys.readouterr().out
+
+
+def test_privacy_tells_what_was_spent_by_requester(
+    coordinator: Coordinator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["join", coordinator.invite(), "--simulate", "1/3"]) == 0
+    folder = tmp_path / "home" / "sites" / "north"
+    capsys.readouterr()
+    assert main(["site", "privacy"]) == 0
+    assert "nothing has left this site yet" in capsys.readouterr().out
+    with (folder / "site.toml").open("a") as file:
+        file.write('\n[[privacy.budgets]]\nrequester = "each"\nepsilon = 8.0\ndelta = 1e-6\n')
+    table = SiteFolder(folder).config().privacy
+    ledger = SiteLedger(folder / LEDGER, table, dataset="data", unit="client")
+    for who, rounds in (("ada", 4), ("bob", 1)):
+        for number in range(1, rounds + 1):
+            about = {"run": "study", "requester": who, "secret": who, "noise_by": "coordinator", "round": number}
+            charges = [(Charged(client=client, **about), Gaussian(noise_multiplier=4.0)) for client in ("a", "b")]  # type: ignore[arg-type]
+            assert ledger.charge(charges[: 2 if number < 4 else 1]) == {}
+    assert main(["site", "privacy", "--json"]) == 0
+    found = {one["requester"]: one for one in json.loads(capsys.readouterr().out)}
+    assert [(who, one["runs"], one["charges"], one["client"]) for who, one in found.items()] == [
+        ("*", 2, 9, "a"),
+        ("ada", 1, 7, "a"),
+        ("bob", 1, 2, "a"),
+    ]
+    assert found["ada"]["epsilon"] == pytest.approx(epsilon(Gaussian(noise_multiplier=2.0), 1e-6))
+    assert (found["ada"]["budget"], found["ada"]["delta"], found["*"]["budget"]) == (8.0, 1e-6, None)
+    assert main(["site", "privacy"]) == 0
+    said = capsys.readouterr().out
+    assert "  ada " in said
+    assert "it is trusted to have added it" in " ".join(said.split())

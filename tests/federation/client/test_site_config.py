@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hanse.core.errors import HanseError, JobProblems, SettingError, StorageError
-from hanse.federation.client.site_config import SiteConfig, load_site_config, site_config
+from hanse.federation.client.site_config import BudgetTable, SiteConfig, load_site_config, site_config
 from hanse.federation.client.site_file import site_toml, summary
 
 
@@ -50,7 +50,24 @@ def test_hours_and_parts() -> None:
         ({"limits": {"concurrent_items": 100}}, "limits.concurrent_items: got 100; wanted at most 64"),
         ({"network": {"deltas": "yes"}}, 'network.deltas: got "yes"; wanted true or false'),
         ({"secure_sums": {"key": "x"}}, "secure_sums: secure sums, which hide single updates"),
-        ({"privacy": {"epsilon": 3.0}}, "privacy: privacy budgets come with a later version"),
+        ({"privacy": {"epsilon": 3.0}}, "privacy.epsilon: there is no such setting"),
+        ({"privacy": {"budget": []}}, "privacy.budget: there is no such setting\n\nhint: did you mean `budgets`?"),
+        (
+            {"privacy": {"budgets": [{"epsilon": 1, "dleta": 1e-5}]}},
+            "privacy.budgets[0].dleta: there is no such setting\n\nhint: did you mean `delta`?",
+        ),
+        ({"privacy": {"budgets": [{"delta": 1e-5}]}}, "privacy.budgets[0].epsilon: is missing"),
+        ({"privacy": {"budgets": [{"epsilon": 0}]}}, "privacy.budgets[0].epsilon: got 0; wanted a number above 0"),
+        (
+            {"privacy": {"budgets": [{"epsilon": 1, "delta": 1}]}},
+            "privacy.budgets[0].delta: got 1; wanted a number below",
+        ),
+        ({"privacy": {"budgets": [{"epsilon": float("inf")}]}}, "privacy.budgets[0].epsilon: got"),
+        ({"privacy": {"budgets": [{"epsilon": 1, "requester": "Ada L"}]}}, "privacy.budgets[0].requester: got"),
+        ({"privacy": {"budgets": [{"epsilon": 1, "unit": "row"}]}}, 'privacy.budgets[0].unit: got "row"'),
+        ({"privacy": {"budgets": [{"epsilon": 1}, {"epsilon": 1, "unit": "example"}]}}, "privacy.budgets[1].unit: is"),
+        ({"privacy": {"require": False, "budgets": [{"epsilon": 1}]}}, "privacy.require: is false"),
+        ({"data": {"name": "My Data"}}, "data.name: got"),
     ],
 )
 def test_what_can_not_be_said(values: dict[str, Any], words: str) -> None:
@@ -65,7 +82,7 @@ def test_tables_for_later_may_be_empty() -> None:
 
 def test_all_problems_come_together() -> None:
     with pytest.raises(JobProblems, match="`x` has 3 problems"):
-        site_config({"polcy": {}, "limits": {"cpus": 0}, "privacy": {"a": 1}}, source="`x`")
+        site_config({"polcy": {}, "limits": {"cpus": 0}, "privacy": {"require": 1}}, source="`x`")
 
 
 @pytest.mark.parametrize(
@@ -89,12 +106,14 @@ def test_the_written_file_is_read(given: dict[str, Any]) -> None:
 
 def test_every_setting_stands_in_the_written_file_at_its_default() -> None:
     text = site_toml(data="x.csv")
-    uncommented = "\n".join(line.removeprefix("# ") if " = " in line else line for line in text.splitlines())
+    settings = (line.removeprefix("# ") if " = " in line or "[[" in line else line for line in text.splitlines())
+    uncommented = "\n".join(settings)
     config = site_config(tomllib.loads(uncommented.replace('"sha256:…"', '"any"')))
-    for table in ("data", "policy", "limits", "network"):
+    for table in ("data", "policy", "privacy", "limits", "network"):
         model = type(getattr(config, table))
         missing = [name for name in model.model_fields if f"{name} = " not in text and name not in ("packages",)]
-        assert set(missing) <= {"header", "delimiter", "simulate", "data_dir"}, missing
+        assert set(missing) <= {"header", "delimiter", "simulate", "data_dir", "budgets"}, missing
+    assert [vars(budget) for budget in config.privacy.budgets] == [{**vars(BudgetTable(epsilon=8.0)), "delta": 1e-5}]
 
 
 def test_the_policy_in_words() -> None:

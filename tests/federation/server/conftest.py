@@ -80,6 +80,10 @@ class Bench:
     stopped: list[str] = field(default_factory=list)
     waits: list[tuple[str, int, float]] = field(default_factory=list)
     fault: Exception | None = None
+    hiding: bool = False
+
+    def hides_cohorts(self, run: str) -> bool:
+        return self.hiding
 
     def submit(self, request: SubmitRequest, *, submitter: str) -> str:
         if self.fault is not None:

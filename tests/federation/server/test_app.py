@@ -65,6 +65,14 @@ class TestRuns:
         south = world.http.get("/v1/runs/wine/logs?site=south", headers=admin).json()["lines"]
         assert [(line["site"], line["text"]) for line in south] == [("south", "hello from south")]
 
+    def test_logs_of_a_run_that_hides_who_takes_part(self, world: World, admin: dict[str, str]) -> None:
+        scientist = world.as_user(world.token_of("scientist", "anna"))
+        world.http.post("/v1/runs", content=SUBMIT, headers=scientist)
+        world.bench.hiding = True
+        told = problem(world.http.get("/v1/runs/wine/logs", headers=scientist), 403)
+        assert "what sites log would tell" in told.message
+        assert world.http.get("/v1/runs/wine/logs", headers=admin).status_code == 200
+
     def test_tensors(self, world: World, admin: dict[str, str]) -> None:
         world.http.post("/v1/runs", content=SUBMIT, headers=admin)
         assert world.http.get("/v1/runs/wine/tensors/last", headers=admin).content == TENSORS

@@ -109,7 +109,7 @@ class Agent:
         self._session = secrets.token_hex(16)
         self._number = 0
         self._response = SyncResponse(poll_s=FIRST_WAIT_S, heartbeat_s=FIRST_WAIT_S / 2)
-        self._runs: frozenset[str] = frozenset()
+        self._runs: frozenset[str] | None = None  # before the first answer
         self._fatal: BaseException | None = None
         self._stopping = False
         self._ended = threading.Event()

@@ -40,6 +40,7 @@ class Orders:
       job: File with the job's values.
       job_sha256: Names the job by its content.
       limits: What the process may use.
+      ledger: The file of the site's privacy ledger.
     """
 
     site: str
@@ -49,6 +50,7 @@ class Orders:
     job: str
     job_sha256: str
     limits: Mapping[str, Any]
+    ledger: str | None = None
 
 
 class Lines:
@@ -109,7 +111,8 @@ class Child:
 
             orders = self._orders
             folder = None if orders.config_folder is None else Path(orders.config_folder)
-            place = Place(site=orders.site, folder=Path(orders.folder), job_sha256=orders.job_sha256)
+            ledger = None if orders.ledger is None else Path(orders.ledger)
+            place = Place(site=orders.site, folder=Path(orders.folder), job_sha256=orders.job_sha256, ledger=ledger)
             values = json.loads(Path(orders.job).read_bytes())
             self._run = JobRun(site_config(orders.config, folder=folder), values, place, note=self._note)
         return self._run

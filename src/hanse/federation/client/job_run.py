@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,26 @@ from hanse.data.federated import FederatedDataset
 from hanse.data.schema import DataSchema
 from hanse.federation.client.own_data import Note
 from hanse.federation.client.policy import Cohort, Policy
+from hanse.federation.client.run_account import Agreed, RunAccount, stamp_of
 from hanse.federation.client.runtime import Objections, client_cards
 from hanse.federation.client.site_config import SiteConfig
 from hanse.federation.client.site_data import SiteData, site_data
-from hanse.federation.protocol import DescribeOrder, DescriptionReply, Layout, PreparedReply, PrepareOrder
+from hanse.federation.protocol import (
+    DescribeOrder,
+    DescriptionReply,
+    Layout,
+    Order,
+    PreparedReply,
+    PrepareOrder,
+    TrainOrder,
+)
 from hanse.federation.written_work import WorkReader
 from hanse.jobs.job import Job, job_from_values
 from hanse.jobs.parts import JobParts, build_parts
 from hanse.pipeline.dp_sgd import DPSGD
 from hanse.rounds.client_runtime import ClientRuntime
 from hanse.rounds.kept_vectors import KeptInFolder
-from hanse.rounds.privacy.client_noise import SYSTEM_NOISE
-from hanse.rounds.privacy.distributed import with_shares
 from hanse.rounds.privacy.example_guard import ExampleGuard
-from hanse.rounds.privacy.local import with_local_noise
 from hanse.rounds.smaller_model import check_smaller_model
 from hanse.rounds.tensor_files import write_atomically
 from hanse.simulation.checks import check_samples, samples
@@ -54,11 +60,13 @@ class Place:
       site: The site's name.
       folder: The run's folder at this site: what clients keep, and what was agreed on.
       job_sha256: Names the job by its content.
+      ledger: The file of the site's privacy ledger; by default in the run's folder.
     """
 
     site: str
     folder: Path
     job_sha256: str
+    ledger: Path | None = None
 
 
 class JobRun:
@@ -91,6 +99,7 @@ class JobRun:
         self._data: SiteData | None = None
         self._runtime: ClientRuntime | None = None
         self._guarded: ExampleGuard | None = None
+        self._account = RunAccount(config, place.folder, place.job_sha256, ledger=place.ledger, note=note)
         self._mine: frozenset[str] = frozenset()
         self.read_work = WorkReader(self._policy.admit)
 
@@ -102,7 +111,10 @@ class JobRun:
     def prepare(self, order: PrepareOrder) -> PreparedReply:
         """Read the data by the agreed layout, bind the task to it, and try the model on a few rows."""
         self._agree(order.submitter, Cohort(sites=order.sites, clients=order.clients))
-        dataset, task = self._open(order.layout)
+        self._account.begin()
+        agreed = Agreed(requester=order.submitter, clients=order.clients)
+        dataset, task = self._open(order.layout, agreed)
+        self._account.check_plan(self._site_data().mine(dataset))
         trainer, chosen = make_trainer(task, self._built().trainer)
         trainer.check(self._asked())
         check_samples(dataset, task)
@@ -113,20 +125,33 @@ class JobRun:
         self._note(chosen)
         # asked before round 1 alone: what lies here was kept in an earlier run of this name, at another coordinator
         shutil.rmtree(self._place.folder / KEPT, ignore_errors=True)
-        self._remember(order.layout)
+        self._remember(order.layout, agreed)
         return PreparedReply(clients=client_cards(dataset, self._site_data().mine(dataset)))
 
     def runtime(self) -> ClientRuntime:
         """Answers for the site's clients; made anew from what was agreed on where this process is a new one."""
         if self._runtime is None:
-            self._open(self._remembered())
+            self._open(*self._remembered())
         assert self._runtime is not None
         return self._runtime
+
+    def admit(self, phase: core.Phase, order: Order, clients: Sequence[str]) -> dict[str, HanseError]:
+        """Why the policy, the data or the site's privacy budget does not allow this, client by client."""
+        found: dict[str, HanseError] = {}
+        for client in clients:
+            objection = self.objection(phase, client)
+            if objection is not None:
+                found[client] = objection
+        if isinstance(phase, core.TrainPhase) and isinstance(order, TrainOrder):
+            found |= self._account.admit(phase, order, [client for client in clients if client not in found])
+        return found
 
     def objection(self, phase: core.Phase, client: str) -> HanseError | None:
         """Why the policy, or the data, does not allow this."""
         if client not in self._mine:
             return DataError(f"site `{self._place.site}` has no client `{client[:200]}`")
+        if (refused := self._account.objection(phase)) is not None:
+            return refused
         reasons = self._policy.closed(self._clock())
         if isinstance(phase, core.TrainPhase) and self._runtime is not None:
             num_examples = self._runtime.dataset.num_examples(client)
@@ -175,24 +200,24 @@ class JobRun:
         if reasons:
             raise Objections(reasons)
         reasons = self._policy.work_refusals(self._built().strategy.local_work(1))
+        reasons += self._account.refusals(self._built(), submitter)
         if reasons:
             raise Objections(reasons)
 
-    def _open(self, layout: Layout) -> tuple[FederatedDataset, Task]:
-        parts, data = self._built(), self._site_data()
+    def _open(self, layout: Layout, agreed: Agreed) -> tuple[FederatedDataset, Task]:
+        parts, data, config = self._built(), self._site_data(), self._config
         dataset = data.open(layout)
         task: Task = parts.task.bind(DataSchema.of(dataset)) if isinstance(parts.task, BindableTask) else parts.task
         trainer, _ = make_trainer(task, parts.trainer, note=self._note)
         kept = KeptInFolder(self._place.folder / KEPT)
-        pipeline = parts.pipeline
-        if parts.privacy is not None and parts.privacy.mechanism is None:
-            pipeline = with_local_noise(pipeline, parts.privacy.budget, parts.settings.rounds)
-        elif parts.privacy is not None:
-            pipeline = with_shares(parts.privacy, pipeline, parts.settings, task)
+        mine = data.mine(dataset)
+        stamp = stamp_of([config.data_path, config.resolved(config.data.test_path)])
+        sizes = {client: dataset.num_examples(client) for client in mine}
+        pipeline = self._account.open(parts, task, agreed, sizes, stamp=stamp)
         self._runtime = ClientRuntime(
-            dataset, task, trainer, pipeline, seed=parts.settings.seed, kept=kept, noise=SYSTEM_NOISE
+            dataset, task, trainer, pipeline, seed=parts.settings.seed, kept=kept, noise=self._account.noise
         )
-        self._mine = frozenset(data.mine(dataset))
+        self._mine = frozenset(mine)
         return dataset, task
 
     def _job(self) -> Job:
@@ -210,15 +235,15 @@ class JobRun:
             )
         return self._data
 
-    def _remember(self, layout: Layout) -> None:
-        agreed = {"job": self._place.job_sha256, "layout": layout.model_dump(mode="json")}
+    def _remember(self, layout: Layout, told: Agreed) -> None:
+        agreed = {"job": self._place.job_sha256, "layout": layout.model_dump(mode="json"), "told": asdict(told)}
         write_atomically(self._place.folder / _PREPARED, json.dumps(agreed).encode())
 
-    def _remembered(self) -> Layout:
+    def _remembered(self) -> tuple[Layout, Agreed]:
         try:
             agreed = json.loads((self._place.folder / _PREPARED).read_bytes())
             if agreed["job"] == self._place.job_sha256:
-                return Layout.model_validate_json(json.dumps(agreed["layout"]))
+                return Layout.model_validate_json(json.dumps(agreed["layout"])), Agreed(**agreed["told"])
         except (OSError, ValueError, KeyError, TypeError, ValidationError):
             pass
         raise RunError(

@@ -43,12 +43,14 @@ class Workplace:
       folder: The run's folder.
       config: The site's configuration.
       slot: Which of the site's processes it is, from 0.
+      ledger: The file of the site's privacy ledger; by default in the run's folder.
     """
 
     site: str
     folder: Path
     config: SiteConfig
     slot: int = 0
+    ledger: Path | None = None
 
     def orders(self, item: WorkItem, job: Path) -> Orders:
         """What the process is told at its start."""
@@ -61,6 +63,7 @@ class Workplace:
             job=str(job),
             job_sha256=item.job.sha256,
             limits=limits.as_values(),
+            ledger=None if self.ledger is None else str(self.ledger),
         )
 
 

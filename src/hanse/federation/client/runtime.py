@@ -20,6 +20,7 @@ from hanse.federation.protocol import (
     DescribeOrder,
     DescriptionReply,
     Layout,
+    Order,
     PreparedReply,
     PrepareOrder,
     RefusalReply,
@@ -49,8 +50,14 @@ class RunAtSite(Protocol):
         """What answers for the site's clients, once prepared; raises `HanseError`."""
         ...
 
-    def objection(self, phase: core.Phase, client: str) -> HanseError | None:
-        """Why the site does not do this for this client; None where it does."""
+    def admit(self, phase: core.Phase, order: Order, clients: Sequence[str]) -> Mapping[str, HanseError]:
+        """Why the site does not do this, for each client for which it does not.
+
+        What the others' answers cost in privacy has been charged durably when this returns.
+
+        Raises:
+          HanseError: Nobody may answer.
+        """
         ...
 
 
@@ -87,16 +94,16 @@ def answers(item: WorkItem, read: Read, run: RunAtSite, *, read_work: WorkReader
             phase = decode_phase(order, read, read_work=read_work or WorkReader())
             runtime = run.runtime()
             phase = runtime.received(phase)
+            objections = run.admit(phase, order, item.clients)
         except Exception as error:  # noqa: BLE001 - a device that is not there, a module of the user's own
             yield from failures(item, error)
             return
         willing = []
         for client in item.clients:
-            objection = run.objection(phase, client)
-            if objection is None:
-                willing.append(client)
+            if client in objections:
+                yield encode_reply(failure(client, phase.round, objections[client]))
             else:
-                yield encode_reply(failure(client, phase.round, objection))
+                willing.append(client)
         for reply in runtime.answer(phase, willing):
             yield _encoded(reply)
 
@@ -196,9 +203,9 @@ class FixedRun:
         mine = dataset.clients if self._clients is None else self._clients
         return PreparedReply(clients=client_cards(dataset, mine))
 
-    def objection(self, phase: core.Phase, client: str) -> HanseError | None:
+    def admit(self, phase: core.Phase, order: Order, clients: Sequence[str]) -> Mapping[str, HanseError]:
         """None."""
-        return None
+        return {}
 
 
 def _own(ask: Callable[[], Reply]) -> Reply:

@@ -18,10 +18,7 @@ from hanse.jobs.build import shown
 FILE = "site.toml"
 """The file's name in a site's folder."""
 
-LATER = {
-    "secure_sums": "secure sums, which hide single updates from the coordinator,",
-    "privacy": "privacy budgets",
-}
+LATER = {"secure_sums": "secure sums, which hide single updates from the coordinator,"}
 """Tables that are kept for what comes later; refused unless they are empty."""
 
 ANY = "any"
@@ -30,6 +27,13 @@ ANY = "any"
 _HOURS = re.compile(r"^(\d\d):(\d\d)-(\d\d):(\d\d)$")
 _PART = re.compile(r"^(\d{1,4})/(\d{1,4})$")
 _HASH = re.compile(r"^sha256:[0-9a-f]{64}$")
+_NAME = re.compile(r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")
+
+ALL = "*"
+"""For a requester: all of them together. For a data set: whichever."""
+
+EACH = "each"
+"""For a requester: everyone by themselves."""
 
 
 def _hours(value: str) -> str:
@@ -65,6 +69,24 @@ def _hash(value: str) -> str:
     return value
 
 
+def _requester(value: str) -> str:
+    if value not in (ALL, EACH) and not _NAME.match(value):
+        raise ValueError('a user\'s name, "each" or "*"')
+    return value
+
+
+def _dataset(value: str) -> str:
+    if value != ALL and not _NAME.match(value):
+        raise ValueError('a data set\'s name as [data] has it, or "*"')
+    return value
+
+
+def _name(value: str) -> str:
+    if not _NAME.match(value):
+        raise ValueError("a name of lower-case letters, digits, `.`, `_` and `-`")
+    return value
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -73,6 +95,7 @@ class DataTable(_Table):
     """The site's data.
 
     Args:
+      name: What its privacy is accounted for under. Other data wants another name; the same data keeps it for good.
       path: The site's own table, images or arrays; relative paths start at the folder of `site.toml`.
       test_path: A table of the same columns whose rows are only ever tested on.
       rename: The file's column to the name that jobs know it by.
@@ -85,6 +108,7 @@ class DataTable(_Table):
       data_dir: Folder of public data sets for `simulate`; by default what `HANSE_DATA` names.
     """
 
+    name: Annotated[str, AfterValidator(_name)] = "data"
     path: str | None = None
     test_path: str | None = None
     rename: dict[str, str] = {}
@@ -171,6 +195,51 @@ class NetworkTable(_Table):
     deltas: bool = True
 
 
+class BudgetTable(_Table):
+    """What runs may cost those whose data it is.
+
+    Args:
+      requester: Whose runs count: a user's name, ``"each"`` for every user by themselves, ``"*"`` for all together.
+      dataset: Of which data; by default whichever.
+      epsilon: > 0.
+      delta: In (0, 1); None where only local noise that needs none is to be allowed.
+      unit: Who is protected: ``"client"`` or ``"example"``.
+    """
+
+    requester: Annotated[str, AfterValidator(_requester)] = ALL
+    dataset: Annotated[str, AfterValidator(_dataset)] = ALL
+    epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    delta: Annotated[float, Field(gt=0, lt=1)] | None = None
+    unit: Literal["client", "example"] = "client"
+
+    def covers(self, requester: str, dataset: str) -> bool:
+        """Whether it bounds what this requester's runs may cost this data."""
+        return self.requester in (ALL, EACH, requester) and self.dataset in (ALL, dataset)
+
+
+class PrivacyTable(_Table):
+    """What runs may cost. With any budget, only what a budget covers is done.
+
+    Args:
+      require: Whether jobs must promise privacy; by default where there is a budget.
+      coordinator_noise: Whether noise counts that the coordinator is to add; else it must be added here.
+      budgets: What may not be exceeded: each of those that cover a run.
+    """
+
+    require: bool | None = None
+    coordinator_noise: bool = True
+    budgets: list[BudgetTable] = []
+
+    @property
+    def demanded(self) -> bool:
+        """Whether jobs must promise privacy."""
+        return bool(self.budgets) if self.require is None else self.require or bool(self.budgets)
+
+    def covering(self, requester: str, dataset: str) -> list[BudgetTable]:
+        """The budgets that bound what a run may cost."""
+        return [budget for budget in self.budgets if budget.covers(requester, dataset)]
+
+
 class SiteConfig(_Table):
     """A whole `site.toml`; `folder` is where it lies, and where its relative paths start."""
 
@@ -179,7 +248,7 @@ class SiteConfig(_Table):
     limits: LimitsTable = LimitsTable()
     network: NetworkTable = NetworkTable()
     secure_sums: dict[str, Any] = {}
-    privacy: dict[str, Any] = {}
+    privacy: PrivacyTable = PrivacyTable()
     folder: Annotated[Path | None, Field(exclude=True)] = None
 
     @property
@@ -243,9 +312,27 @@ def site_config(values: Mapping[str, Any], *, folder: Path | None = None, source
 
 
 def _together(config: SiteConfig) -> Iterable[HanseError]:
-    yield from _later({"secure_sums": config.secure_sums, "privacy": config.privacy})
+    yield from _later({"secure_sums": config.secure_sums})
+    yield from _units(config.privacy)
     if config.data.path is not None and config.data.simulate is not None:
         yield SettingError("data.simulate", "stands in for data, and `data.path` names some", hint="leave one out")
+
+
+def _units(privacy: PrivacyTable) -> Iterable[HanseError]:
+    if privacy.require is False and privacy.budgets:
+        yield SettingError(
+            "privacy.require", "is false, and there are budgets, which jobs without privacy would exceed"
+        )
+    for i, one in enumerate(privacy.budgets):
+        for other in privacy.budgets[:i]:
+            if one.unit != other.unit and (one.dataset == other.dataset or ALL in (one.dataset, other.dataset)):
+                yield SettingError(
+                    f"privacy.budgets[{i}].unit",
+                    f'is "{one.unit}", and another budget of the same data protects each {other.unit}: neither counts '
+                    "what runs of the other kind cost",
+                    hint="protect one unit of each data set",
+                )
+                return
 
 
 def _later(values: Mapping[str, Any]) -> Iterable[HanseError]:
@@ -264,6 +351,8 @@ _WANTED = {
     "model_type": "a table",
     "list_type": "a list",
     "greater_than": "a number above {gt}",
+    "less_than": "a number below {lt}",
+    "finite_number": "a finite number",
     "greater_than_equal": "at least {ge}",
     "less_than_equal": "at most {le}",
 }
@@ -274,6 +363,8 @@ def _sentence(problem: Any) -> HanseError:
     where = str(place[0]) + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place[1:])
     if problem["type"] == "extra_forbidden":
         return _unknown(where, _model_at(place[:-1]))
+    if problem["type"] == "missing":
+        return SettingError(where, "is missing")
     wanted = _WANTED.get(problem["type"]) or str(problem["msg"]).removeprefix("Value error, ")
     context = problem.get("ctx") or {}
     wanted = wanted.format(**context) if "{" in wanted else wanted.removeprefix("Input should be ")
@@ -287,7 +378,7 @@ def _unknown(where: str, model: type[BaseModel] | None) -> HanseError:
 
 def _model_at(place: list[Any]) -> type[BaseModel] | None:
     model: type[BaseModel] | None = SiteConfig
-    for part in place:
+    for part in (part for part in place if not isinstance(part, int)):
         field = None if model is None else model.model_fields.get(str(part))
         annotation = None if field is None else field.annotation
         options = [annotation, *get_args(annotation)]

@@ -13,6 +13,7 @@ _TEMPLATE = """\
 
 [data]
 {data}
+# name = "data"                      # what its privacy is accounted for under; keep it as long as the data is the same
 # test_path = "held-out.csv"         # rows that are only ever tested on
 # rename = {{ "Alter" = "age" }}       # this file's column = the name that jobs know it by
 # share_categories = true            # tell the coordinator which categories and classes occur
@@ -33,6 +34,17 @@ _TEMPLATE = """\
 [policy.packages]
 # Code that is not Hanse's own runs only if its package is listed, in this very version.
 # my_tasks = "sha256:…"              # as `hanse site packages` prints it
+
+[privacy]
+# require = true                     # refuse jobs that promise no privacy; the default where there is a budget
+# coordinator_noise = true           # false: only noise that is added at this site counts
+
+# [[privacy.budgets]]                # what runs may cost in all; with any, only what a budget covers is done
+# requester = "*"                    # all users together; "each": every user; or one user's name
+# dataset = "*"                      # or the name in [data]
+# epsilon = 8.0
+# delta = 1e-5
+# unit = "client"                    # or "example"
 
 [limits]
 # cpus = 4
@@ -64,7 +76,7 @@ def site_toml(*, data: Path | str | None = None, simulate: str | None = None) ->
 
 def summary(config: SiteConfig) -> list[str]:
     """What the site does and does not do, one sentence a line."""
-    return [*_data(config), *_policy(config), *_limits(config)]
+    return [*_data(config), *_policy(config), *_privacy(config), *_limits(config)]
 
 
 def _data(config: SiteConfig) -> list[str]:
@@ -93,6 +105,19 @@ def _policy(config: SiteConfig) -> list[str]:
     most += [f"{policy.max_steps} steps"] if policy.max_steps is not None else []
     lines.append(f"local work a round: {'at most ' + ', '.join(most) if most else 'any'}")
     lines.append(f"measuring models on training data: {'allowed' if policy.evaluate_train else 'refused'}")
+    return lines
+
+
+def _privacy(config: SiteConfig) -> list[str]:
+    privacy = config.privacy
+    lines = [f"jobs that promise no privacy: {'refused' if privacy.demanded else 'allowed'}"]
+    if not privacy.coordinator_noise:
+        lines.append("noise: only what is added at this site counts")
+    for budget in privacy.budgets:
+        who = {"*": "all users together", "each": "every user"}.get(budget.requester, budget.requester)
+        what = "any data" if budget.dataset == "*" else f"`{budget.dataset}`"
+        at = "" if budget.delta is None else f" at δ = {budget.delta:g}"
+        lines.append(f"privacy budget of {who} for {what}: ε = {budget.epsilon:g}{at} for each {budget.unit}")
     return lines
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from hanse.federation.client.ports import WorkSink
 from hanse.federation.client.run_process import RunProcess, Workplace
 from hanse.federation.client.site_config import SiteConfig
+from hanse.federation.client.site_files import LEDGER, SECRET
 from hanse.federation.protocol import WorkItem
+from hanse.rounds.privacy.secret_file import SecretFile
 
 
 class SiteWorker:
@@ -56,20 +58,30 @@ class SiteWorker:
             run.cancel(work)
 
     def keep_only(self, runs: Collection[str]) -> None:
-        """End the processes of other runs. What their clients kept stays: it is the site's own."""
-        with self._lock:
-            gone = [self._runs.pop(run) for run in list(self._runs) if run not in runs]
-        for process in gone:
-            process.stop()
+        """End the processes of other runs, which have ended, and destroy the keys of their noise.
+
+        What their clients kept stays: it is the site's own.
+        """
+        self._end_all_but(runs)
+        for path in self._folder.glob(f"*/{SECRET}"):
+            if path.parent.name not in runs:
+                SecretFile(path).remove()
 
     def close(self) -> None:
         """End all processes, whatever they do; safe to call twice."""
         with self._lock:
             self._closed = True
-        self.keep_only(())
+        self._end_all_but(())
+
+    def _end_all_but(self, runs: Collection[str]) -> None:
+        with self._lock:
+            gone = [self._runs.pop(run) for run in list(self._runs) if run not in runs]
+        for process in gone:
+            process.stop()
 
     def _new(self, run: str) -> RunProcess:
         slots = {process.slot for process in self._runs.values()}
         slot = next(i for i in range(len(slots) + 1) if i not in slots)
-        place = Workplace(site=self._site, folder=self._folder / run, config=self._config, slot=slot)
+        ledger = self._folder.parent / LEDGER
+        place = Workplace(site=self._site, folder=self._folder / run, config=self._config, slot=slot, ledger=ledger)
         return RunProcess(run, place, self._sink, self._turns, grace_s=self._grace_s)

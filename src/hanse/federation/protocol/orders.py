@@ -40,7 +40,8 @@ class TrainOrder(Message):
     """A `TrainPhase`. `tensors` holds `params` and the extras; `work` is `LocalWork` as it stands in a job file.
 
     A client that keeps vectors goes on from those of the round that `accepted` says. `cohort` is the number of clients
-    that are asked; `stages` are states of the pipeline's stages, by position.
+    that are asked, or, where who takes part is a secret, a bound that does not depend on it; `stages` are states of the
+    pipeline's stages, by position.
     """
 
     kind: Literal["train"] = "train"

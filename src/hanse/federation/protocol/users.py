@@ -96,14 +96,26 @@ class LogPage(Message):
     next: int
 
 
+class ReleaseCard(Message):
+    """What a private run has released: a charge of its ledger, with a value of `hanse.privacy.events` as JSON."""
+
+    round: Annotated[int, Field(ge=0)]
+    attempt: Annotated[int, Field(ge=0)] = 0
+    event: dict[str, Any]
+
+
 class RunExport(Message):
-    """All that a run's folder is made from: facts, round records, and blobs for the models and statistics."""
+    """All that a run's folder is made from: facts, round records, and blobs for the models and statistics.
+
+    `releases` are those of a private run, in order; of rounds whose cohorts are secret, `rounds` tell no participants.
+    """
 
     facts: dict[str, Any]
     rounds: list[dict[str, Any]]
     last: BlobRef | None = None
     best: BlobRef | None = None
     statistics: BlobRef | None = None
+    releases: list[ReleaseCard] = []
 
 
 class AuditEntry(Message):

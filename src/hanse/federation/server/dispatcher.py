@@ -19,7 +19,7 @@ from hanse.federation.protocol import Answer, Progress, SyncRequest, SyncRespons
 from hanse.federation.server.caller import Caller
 from hanse.federation.server.inbox import Arrival, Inbox
 from hanse.federation.server.ports import Item, Recording, RunBook, SiteBook, WorkBook
-from hanse.federation.server.site_queue import Queued
+from hanse.federation.server.site_queue import Queued, SiteQueue
 from hanse.federation.server.whole_answers import AnswerBlobs, WholeAnswers
 
 _POLL_SECONDS = 4.0  # a site is away after twice that and a little: a dead one is noticed within 10 s
@@ -66,6 +66,7 @@ class Dispatcher:
         self._inboxes: dict[str, Inbox] = {}
         self._where: dict[str, str] = {}  # item id to site
         self._live: frozenset[str] = frozenset()
+        self._hidden: set[str] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._recorders = ThreadPoolExecutor(_RECORDERS, thread_name_prefix="hanse-record")
         self._told_logs: Callable[[Collection[str]], None] = lambda runs: None
@@ -105,10 +106,17 @@ class Dispatcher:
         return await self._hand_out(caller, request, ticket)
 
     def working(self) -> Mapping[str, Sequence[str]]:
-        """Connected sites, and the items that each works on; those that have not called for a while are left out."""
+        """Connected sites, and the items that each works on; those that have not called for a while are left out.
+
+        Items of runs that were hidden are not named.
+        """
+
+        def shown(queue: SiteQueue) -> tuple[str, ...]:
+            return tuple(item for item in queue.held if queue.items[item].item.run not in self._hidden)
+
         with self._lock:
             return {
-                site: caller.queue.held
+                site: shown(caller.queue)
                 for site, caller in self._callers.items()
                 if caller.called and self._away_for(caller) == 0
             }
@@ -180,6 +188,7 @@ class Dispatcher:
         """The run has ended: nothing of it is handed out or awaited."""
         with self._lock:
             self._inboxes.pop(run, None)
+            self._hidden.discard(run)
             for caller in self._callers.values():
                 ended = [i for i, queued in caller.queue.items.items() if queued.item.run == run]
                 self._answers.begun(ended)
@@ -191,6 +200,11 @@ class Dispatcher:
     def set_live(self, runs: Iterable[str]) -> None:
         """Runs that live: sites keep what they hold of these, and log lines of others are dropped."""
         self._live = frozenset(runs)
+
+    def hide(self, run: str) -> None:
+        """Tell nobody which sites work for a run: who takes part in its rounds is a secret."""
+        with self._lock:
+            self._hidden.add(run)
 
     def on_logs(self, told: Callable[[Collection[str]], None]) -> None:
         """Call `told` with the runs that new log lines are of."""

@@ -20,6 +20,7 @@ from hanse.federation.server.ports import Member, Run, RunBook, SiteBook, WorkBo
 from hanse.federation.server.preparation import SETTLED, Preparation, Settled
 from hanse.federation.server.run_events import RunEvents
 from hanse.federation.server.transport import Blobs, FederationTransport
+from hanse.federation.server.untold import UNTOLD_COHORTS, as_told
 from hanse.jobs.build import Admit
 from hanse.jobs.job import job_from_values
 from hanse.jobs.parts import JobParts, build_parts
@@ -28,6 +29,7 @@ from hanse.rounds.facts import opening_facts
 from hanse.rounds.journal import Journal
 from hanse.rounds.loop import RunOutcome, RunParts, run_rounds
 from hanse.rounds.privacy.run import RunPrivacy
+from hanse.rounds.privacy.secret_cohorts import cohorts_are_secret
 from hanse.rounds.privacy.settle import check_timely, settle_privacy
 from hanse.rounds.selection import cohort_size, enlarged
 from hanse.rounds.settings import RoundSettings
@@ -210,7 +212,8 @@ class LiveRun:
         if parts.privacy is None:
             return parts, None
         check_timely(parts.privacy, parts.federation)
-        # every site has the job's seed, from which cohorts follow, and who watches is told them: sampling hides nothing
+        # else every site has the job's seed, from which cohorts follow, and who watches is told: sampling hides nothing
+        secret = cohorts_are_secret(parts.privacy, parts.settings)
         private = settle_privacy(
             parts.privacy,
             parts.pipeline,
@@ -218,9 +221,11 @@ class LiveRun:
             task,
             settled.population(),
             prescribed=parts.strategy.local_work,
-            amplified=False,
+            amplified=secret,
         )
-        account = RunPrivacy(private, self._bureau.ledger, run=self._run.id, simulated=False)
+        account = RunPrivacy(private, self._bureau.ledger, run=self._run.id, simulated=False, secret_cohorts=secret)
+        if secret:
+            self._journal.write_facts({UNTOLD_COHORTS: True})
         return replace(parts, pipeline=private.pipeline, settings=private.settings, privacy=None), account
 
     def _checked(self, parts: JobParts, task: Task, settled: Settled) -> RoundSettings:
@@ -309,7 +314,10 @@ class LiveRun:
         if isinstance(event, RoundFinished):
             self.standing.round = event.round
             self.standing.metrics = event.central or event.federated or self.standing.metrics
-        self._events(event)
+        secret = self._privacy is not None and self._privacy.secret_cohorts
+        shown = as_told(self._run.id, event) if secret else event
+        if shown is not None:
+            self._events(shown)
 
     def _heard(self, newest: int) -> None:
         self.standing.newest_event = newest

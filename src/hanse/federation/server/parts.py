@@ -47,6 +47,10 @@ class Runner(Protocol):
         """
         ...
 
+    def hides_cohorts(self, run: str) -> bool:
+        """Whether who takes part in the run's rounds is a secret of the coordinator's."""
+        ...
+
     def stop(self, run: str) -> None:
         """Ask the run to stop; one that has ended stays as it is."""
         ...

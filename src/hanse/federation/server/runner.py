@@ -17,14 +17,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.core.errors import HanseError, RunInterrupted, RunNotFoundError, StorageError, did_you_mean
-from hanse.federation.protocol import BlobRef, RunCard, RunExport, RunSite, RunStatus, SubmitRequest
+from hanse.federation.protocol import BlobRef, ReleaseCard, RunCard, RunExport, RunSite, RunStatus, SubmitRequest
 from hanse.federation.server.live_run import Bureau, LiveRun, RunJournal
 from hanse.federation.server.ports import Run
 from hanse.federation.server.preparation import SETTLED
+from hanse.federation.server.untold import UNTOLD_COHORTS, record_as_told
 from hanse.jobs.job import job_from_values
 from hanse.jobs.parts import build_parts
+from hanse.privacy.event_json import event_to_dict
+from hanse.privacy.ledger import PrivacyLedger
 from hanse.rounds.checks import check_asynchronous
 from hanse.rounds.event_log import strict_json
+from hanse.rounds.privacy.run import forget_keys, scope_of
 from hanse.rounds.selection import enlarged
 
 LOGGER = logging.getLogger("hanse.federation")
@@ -152,13 +156,19 @@ class Runner:
         self._find(run)
         journal = self._bureau.open_journal(run)
         facts = journal.facts()
+        told = record_as_told if facts.get(UNTOLD_COHORTS) else dict
         return RunExport(
             facts=strict_json({key: value for key, value in facts.items() if key not in (SETTLED, "last", "best")}),
-            rounds=[strict_json(record) for record in journal.records()],
+            rounds=[strict_json(told(record)) for record in journal.records()],
             last=_ref(facts.get("last")),
             best=_ref(facts.get("best")),
             statistics=journal.statistics_blob(),
+            releases=self._releases(run),
         )
+
+    def hides_cohorts(self, run: str) -> bool:
+        """Whether who takes part in the run's rounds is a secret of the coordinator's."""
+        return bool(self._bureau.open_journal(run).facts().get(UNTOLD_COHORTS))
 
     async def wait(self, run: str, *, after: int, seconds: float) -> None:
         """Return once the run has an event after number `after` or has ended, and after so many seconds at most."""
@@ -186,6 +196,8 @@ class Runner:
             if run.id in self._known or self._closing.is_set():
                 return
             known = self._known[run.id] = _Thread(run)
+            if run.job.get("privacy"):  # before it is known whether its cohorts are secret
+                self._bureau.dispatcher.hide(run.id)
             if run.stop_requested:
                 known.stop.set()
             self._tell_live()
@@ -255,6 +267,7 @@ class Runner:
         bureau, run = self._bureau, known.run.id
         bureau.dispatcher.end_run(run)
         bureau.work.end_run(run)
+        forget_keys(bureau.ledger, run)
         bureau.runs.move(run, status, reason=reason, now=bureau.now())
         self._known.pop(run, None)
         self._tell_live()
@@ -278,6 +291,15 @@ class Runner:
                     self._bureau.blobs.sweep(self._bureau.work.blobs_in_use())
             except StorageError as error:
                 LOGGER.warning("housekeeping: %s", error.message)
+
+    def _releases(self, run: str) -> list[ReleaseCard]:
+        if not self._bureau.ledger.is_file():
+            return []
+        entries = PrivacyLedger(self._bureau.ledger, scope=scope_of(run)).entries()
+        return [
+            ReleaseCard(round=entry.key.round, attempt=entry.key.attempt, event=event_to_dict(entry.event))
+            for entry in entries
+        ]
 
     # --- telling ------------------------------------------------------------------------------------------------
 

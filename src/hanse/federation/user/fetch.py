@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from hanse.core.errors import FederationError
-from hanse.federation.protocol import BlobRef
+from hanse.federation.protocol import BlobRef, RunExport
 from hanse.federation.user.api import Federation
+from hanse.privacy.event_json import event_from_dict
+from hanse.privacy.events import Event
 from hanse.report.toml import to_toml
 from hanse.rounds.journal import FileJournal
+from hanse.rounds.privacy.spending import keep_releases, unit_of
 from hanse.rounds.run_folder import EVENTS, JOB, JOURNAL, MODELS, REPORT, locked, new_run_folder
 from hanse.rounds.tensor_files import storage_error, write_atomically
 
@@ -49,7 +52,13 @@ def fetch_run(federation: Federation, run: str, out: Path) -> Path:
             journal.restore(facts, [_with_numbers(record) for record in export.rounds])
         finally:
             journal.close()
+        keep_releases(folder, folder.name, released(export), unit=unit_of(export.facts.get("job", {})))
     return folder
+
+
+def released(export: RunExport) -> list[tuple[int, int, Event]]:
+    """What a private run has released: round, attempt and event of each charge."""
+    return [(card.round, card.attempt, event_from_dict(card.event)) for card in export.releases]
 
 
 def _folder(out: Path, run: str, origin: str) -> Path:

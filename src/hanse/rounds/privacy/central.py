@@ -53,6 +53,7 @@ def settle_central(
         rounds=settings.rounds,
         budget=privacy.budget,
         delta=privacy.at_delta,
+        in_full=mechanism.with_noise(noise).event(told),
     )
 
 

@@ -7,19 +7,18 @@ ended. It is in no event, log, record, report or message, and in no error's text
 
 from __future__ import annotations
 
-import json
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from hanse.core.errors import PrivacyError, StorageError
+from hanse.core.errors import PrivacyError
 from hanse.core.randomness import derive_seed
 from hanse.privacy.random_source import KEY_BYTES, KeyedRandomness
-from hanse.rounds.tensor_files import storage_error, sync_folder
+from hanse.rounds.privacy.secret_file import SecretFile, bytes_of
 
-_VERSION = 1
+CORRELATED = "correlated noise"
+"""What a key is for unless somebody says otherwise."""
 
 
 class NoiseKey(Protocol):
@@ -59,7 +58,7 @@ class SimulatedKey:
     def source(self, number: int) -> KeyedRandomness:
         """As `NoiseKey.source`."""
         halves = [derive_seed(self.seed, "noise key", i, bits=128).to_bytes(16, "big") for i in range(2)]
-        return KeyedRandomness(b"".join(halves), _purpose(number), is_secret=False)
+        return KeyedRandomness(b"".join(halves), _purpose(CORRELATED, number), is_secret=False)
 
     def forget(self) -> None:
         """Nothing to do."""
@@ -70,15 +69,17 @@ class KeyFile:
 
     Args:
       path: The file; made by `prepare`, with its folder, readable by its owner alone.
+      purpose: What is drawn from it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, purpose: str = CORRELATED) -> None:
+        self._file = SecretFile(path)
+        self._about = purpose
         self._key: bytes | None = None
         self._newest = 0
 
     def __repr__(self) -> str:
-        return f"KeyFile({str(self._path)!r})"
+        return f"KeyFile({str(self._file.path)!r})"
 
     def prepare(self, number: int, *, begun: bool) -> None:
         """Make or read the key, and note the round; when this returns, both are on the disk.
@@ -91,20 +92,21 @@ class KeyFile:
         if self._key is None and not self._read():
             if begun:
                 raise PrivacyError(
-                    f"the key of the run's noise is not in `{self._path}`: rounds were released with it, and the "
-                    "next can't be without",
+                    f"the key of the run's {self._about} is not in `{self._file.path}`: rounds were released with it, "
+                    "and the next can't be without",
                     hint="restore the file, or start a new run, whose privacy is charged anew",
                 )
             self._key = secrets.token_bytes(KEY_BYTES)
         if number < self._newest:
             raise PrivacyError(
-                f"noise of round {self._newest} may have been released, and this is round {number} again: the run's "
-                "journal was put back to an older state",
+                f"{self._about} of round {self._newest} may have been released, and this is round {number} again: the "
+                "run's journal was put back to an older state",
                 hint="start a new run, whose privacy is charged anew",
             )
         if number > self._newest:
             self._newest = number
-            self._write()
+            assert self._key is not None
+            self._file.write({"key": self._key.hex(), "newest": self._newest})
 
     def source(self, number: int) -> KeyedRandomness:
         """As `NoiseKey.source`.
@@ -114,7 +116,7 @@ class KeyFile:
         """
         if self._key is None:
             raise PrivacyError("noise was asked for before its key was prepared")
-        return KeyedRandomness(self._key, _purpose(number), is_secret=True)
+        return KeyedRandomness(self._key, _purpose(self._about, number), is_secret=True)
 
     def forget(self) -> None:
         """Remove the file; rounds that were released stay protected when somebody else gets at the disk later.
@@ -123,49 +125,18 @@ class KeyFile:
           StorageError: It can't be removed.
         """
         self._key = None
-        try:
-            self._path.unlink(missing_ok=True)
-        except OSError as error:
-            raise storage_error(error, self._path) from error
+        self._file.remove()
 
     def _read(self) -> bool:
-        try:
-            if os.name == "posix" and self._path.stat().st_mode & 0o077:
-                raise StorageError(
-                    f"`{self._path}` holds a secret, and others may read it", hint=f"chmod 600 {self._path}"
-                )
-            found = json.loads(self._path.read_bytes())
-            if found["version"] != _VERSION:
-                raise StorageError(f"`{self._path}` was written by another version of Hanse")
-            key, newest = bytes.fromhex(found["key"]), int(found["newest"])
-        except FileNotFoundError:
+        found = self._file.read()
+        if found is None:
             return False
-        except OSError as error:
-            raise storage_error(error, self._path) from error
-        except (ValueError, KeyError, TypeError):
-            # without a cause: its text may hold part of the key
-            raise StorageError(f"`{self._path}` is damaged", hint="restore it from a copy") from None
-        if len(key) != KEY_BYTES:
-            raise StorageError(f"`{self._path}` is damaged", hint="restore it from a copy")
-        self._key, self._newest = key, newest
+        newest = found.get("newest")
+        if type(newest) is not int:
+            raise self._file.damaged()
+        self._key, self._newest = bytes_of(found.get("key"), KEY_BYTES, self._file), newest
         return True
 
-    def _write(self) -> None:
-        assert self._key is not None
-        content = json.dumps({"version": _VERSION, "key": self._key.hex(), "newest": self._newest})
-        beside = self._path.with_name(f"{self._path.name}.new")
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            beside.unlink(missing_ok=True)  # so that it is made with these permissions
-            with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._path)
-            sync_folder(self._path.parent)
-        except OSError as error:
-            raise storage_error(error, self._path) from error
 
-
-def _purpose(number: int) -> str:
-    return f"correlated noise, round {number}"
+def _purpose(about: str, number: int) -> str:
+    return f"{about}, round {number}"

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from hanse.core.randomness import stream
 from hanse.pipeline.correlated import ReleasedRound
 from hanse.pipeline.pipeline import Pipeline
+from hanse.privacy.events import Event
 from hanse.privacy.ledger import ChargeKey, PrivacyLedger
 from hanse.rounds.history import RoundRecord
 from hanse.rounds.privacy.noise_key import KeyFile, NoiseKey, SimulatedKey
 from hanse.rounds.privacy.participation_guard import ParticipationGuard
 from hanse.rounds.privacy.run_noise import RunNoise
+from hanse.rounds.privacy.secret_cohorts import largest_cohort
 from hanse.rounds.privacy.settled import SettledPrivacy
+from hanse.rounds.selection import Poisson
 
 LEDGER = "privacy.sqlite"
 """The ledger's file in a run folder."""
@@ -23,10 +28,29 @@ LEDGER = "privacy.sqlite"
 NOISE_KEYS = "noise-keys"
 """The folder beside a coordinator's ledger in which live runs' noise keys are, one file each."""
 
+COHORT_KEYS = "cohort-keys"
+"""The folder beside it of the keys that live runs' secret cohorts follow from."""
+
+_COHORTS = "secret cohorts"
+
 
 def scope_of(run: str) -> str:
     """A run's scope in a ledger."""
     return f"run {run}"
+
+
+def forget_keys(ledger: Path, run: str) -> None:
+    """Destroy a run's keys, if it has any: it has ended.
+
+    Args:
+      ledger: The ledger's file, beside which they are.
+      run: The run's name.
+
+    Raises:
+      StorageError: One can't be removed.
+    """
+    for folder in (NOISE_KEYS, COHORT_KEYS):
+        KeyFile(ledger.parent / folder / f"{run}.json").forget()
 
 
 class RunPrivacy:
@@ -37,18 +61,26 @@ class RunPrivacy:
       ledger: The ledger's file.
       run: The run's name.
       simulated: Whether noise comes from the job's seed, so that a round which is done again after a crash releases the
-        same once more. In a federation it would draw new noise, and is charged as another release.
+        same once more. In a federation the server would draw new noise, and is charged as for another release; sites
+        that are asked the same again repeat what they said, and are charged once.
+      secret_cohorts: Whether cohorts are drawn from a key that is kept beside the ledger, and not from the job's seed.
     """
 
-    def __init__(self, settled: SettledPrivacy, ledger: Path, *, run: str, simulated: bool) -> None:
+    def __init__(
+        self, settled: SettledPrivacy, ledger: Path, *, run: str, simulated: bool, secret_cohorts: bool = False
+    ) -> None:
         self.settled = settled
         self._run = run
         self._simulated = simulated
         self._ledger = PrivacyLedger(ledger, scope=scope_of(run), budget=settled.budget, neighbours=settled.neighbours)
-        self._attempts = Counter(entry.key.round for entry in self._ledger.entries())
+        self._charged: dict[int, dict[int, Event]] = {}  # round to its attempts
+        for entry in self._ledger.entries():
+            self._charged.setdefault(entry.key.round, {})[entry.key.attempt] = entry.event
         self._guard = None if settled.limits is None else ParticipationGuard(settled.limits)
         seed = settled.settings.seed
         self._key: NoiseKey = SimulatedKey(seed) if simulated else KeyFile(ledger.parent / NOISE_KEYS / f"{run}.json")
+        cohorts = KeyFile(ledger.parent / COHORT_KEYS / f"{run}.json", _COHORTS)
+        self._cohorts = cohorts if secret_cohorts else None
         self._noise = None if settled.factorisation is None else RunNoise(settled.factorisation, self._key)
         self._released = 0  # the newest round with a release
 
@@ -59,6 +91,33 @@ class RunPrivacy:
                 self._guard.admit(record.round, record.cohort)
             if record.status == "finished":
                 self._released = record.round
+
+    @property
+    def secret_cohorts(self) -> bool:
+        """Whether nobody is to be told who takes part."""
+        return self._cohorts is not None
+
+    def cohort_randomness(self, number: int) -> np.random.Generator:
+        """What a round's cohort is drawn with: the same again when the round is done again.
+
+        Raises:
+          PrivacyError, StorageError: The key can't be had, or the journal was put back to an older round.
+        """
+        if self._cohorts is None:
+            return stream(self.settled.settings.seed, "cohort", number)
+        self._cohorts.prepare(number, begun=bool(self._charged))
+        return self._cohorts.source(number).generator()
+
+    def told_cohort(self, size: int, population: int) -> int:
+        """The size of a cohort that clients are told; where chance decides, a bound that does not depend on it.
+
+        Args:
+          size: What came out.
+          population: Clients in all.
+        """
+        cohort = self.settled.settings.cohort
+        bound = largest_cohort(cohort.rate, population) if isinstance(cohort, Poisson) else 1
+        return max(size, bound)
 
     def admit(self, number: int, cohort: Sequence[str]) -> None:
         """Before a round's clients are asked: hold the cohort to the limits, and charge what clients release.
@@ -71,7 +130,7 @@ class RunPrivacy:
             self._guard.admit(number, cohort)
         if self.settled.local:
             every = 1 if self.settled.examples is None else self.settled.examples.every
-            self._charge(number - (number - 1) % every)
+            self._charge(number - (number - 1) % every, repeats=True)
 
     def in_round(self, pipeline: Pipeline, number: int) -> Pipeline:
         """The pipeline with a round's noise, where that depends on other rounds' noise."""
@@ -81,8 +140,10 @@ class RunPrivacy:
         return replace(pipeline, mechanism=ReleasedRound(noise_multiplier=self.settled.noise_multiplier, noise=noise))
 
     def ended(self) -> None:
-        """Destroy what noise could be taken off with; the run will release nothing more."""
+        """Destroy what noise could be taken off with, and cohorts drawn from; the run will release nothing more."""
         self._key.forget()
+        if self._cohorts is not None:
+            self._cohorts.forget()
 
     def charge(self, number: int) -> None:
         """Write what the server releases in a round into the ledger; it may happen once this has returned.
@@ -94,16 +155,19 @@ class RunPrivacy:
         if self.settled.local:
             return
         if self._noise is None:
-            self._charge(number)
+            self._charge(number, repeats=self._simulated)
             return
         # the key first: a charge without a key could not be told from a key that was lost
-        self._key.prepare(number, begun=bool(self._attempts))
+        self._key.prepare(number, begun=bool(self._charged))
         self._ledger.charge(ChargeKey(run=self._run, round=0), self.settled.event)
-        self._attempts[0] = 1
+        self._charged[0] = {0: self.settled.event}
         self._released = number
 
-    def _charge(self, number: int) -> None:
-        attempt = 0 if self._simulated else self._attempts[number]
+    def _charge(self, number: int, *, repeats: bool) -> None:
+        """Charge a round; `repeats`: what is released when it is done again is the same, unless its noise changed."""
+        event, before = self.settled.event, self._charged.get(number, {})
+        same = [attempt for attempt, charged in before.items() if charged == event] if repeats else []
+        attempt = same[0] if same else len(before)
         key, planned = ChargeKey(run=self._run, round=number, attempt=attempt), 1 + self.settled.rounds - number
-        self._ledger.charge(key, self.settled.event, planned=planned)
-        self._attempts[number] += 1
+        self._ledger.charge(key, event, planned=planned)
+        self._charged.setdefault(number, {})[attempt] = event

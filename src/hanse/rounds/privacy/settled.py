@@ -52,6 +52,8 @@ class SettledPrivacy:
       limits: How often a client takes part, where privacy relies on it.
       examples: What is promised to single examples; None where whole clients are protected.
       shares: The mechanism, where clients add noise in shares.
+      in_full: What one round releases, towards those who know that the client takes part in it; None where `event`
+        relies on nobody not knowing.
     """
 
     pipeline: Pipeline
@@ -63,18 +65,28 @@ class SettledPrivacy:
     factorisation: Factorisation | None = None
     limits: Participation | None = None
     examples: ExampleClaim | None = None
+    shares: DistributedNoise | None = None
+    in_full: Event | None = None
 
     @property
     def unit(self) -> Unit:
         """Who is protected."""
         return "client" if self.examples is None else "example"
 
-    shares: DistributedNoise | None = None
+    @property
+    def cost_of_asking(self) -> Event:
+        """What a round costs a client that is asked in it; with a factorisation, all rounds together, once."""
+        return self.event if self.in_full is None else self.in_full
 
     @property
     def local(self) -> bool:
         """Whether each client's report is private by itself."""
         return self.pipeline.mechanism is None and self.shares is None
+
+    @property
+    def adds_noise_at_clients(self) -> bool:
+        """Whether stages of the pipeline add noise, or shares of it, before anything leaves a client."""
+        return self.shares is not None or (self.local and self.examples is None)
 
     @property
     def needs_secure_sum(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 from hanse.core.errors import PrivacyError
 from hanse.privacy.accountant import Spent
 from hanse.privacy.budget import Budget
-from hanse.privacy.events import LocalEpsilon
-from hanse.privacy.ledger import PrivacyLedger
+from hanse.privacy.events import Event, LocalEpsilon
+from hanse.privacy.ledger import ChargeKey, PrivacyLedger
 from hanse.rounds.history import RunRecord
 from hanse.rounds.privacy.run import LEDGER, scope_of
 from hanse.rounds.privacy.settled import neighbours_by
@@ -46,6 +46,32 @@ class PrivacyAccount:
         return self.mechanism == "distributed"
 
 
+def unit_of(job: Mapping[str, Any]) -> str:
+    """Who is protected by a job, as a run keeps it."""
+    said = job.get("privacy")
+    return str(said.get("unit", "client")) if isinstance(said, Mapping) else "client"
+
+
+def keep_releases(folder: Path, name: str, releases: Iterable[tuple[int, int, Event]], *, unit: str = "client") -> None:
+    """Write down in a folder what a run elsewhere has released, entry by entry; what is there already stays.
+
+    Args:
+      folder: The run folder.
+      name: The run's name.
+      releases: Round, attempt and event of each charge, in order.
+      unit: Who is protected.
+
+    Raises:
+      PrivacyError: The folder has another account of the same release.
+      StorageError: The ledger can't be written.
+    """
+    charges = [(ChargeKey(run=name, round=number, attempt=attempt), event) for number, attempt, event in releases]
+    if charges:
+        ledger = PrivacyLedger(folder / LEDGER, scope=scope_of(name), neighbours=neighbours_by(unit))
+        for error in ledger.charge_each(charges).values():
+            raise error
+
+
 def spent_by_round(
     folder: Path, name: str, job: Mapping[str, Any], *, delta: float | None = None, points: int = 24
 ) -> PrivacyAccount:
@@ -63,12 +89,17 @@ def spent_by_round(
       StorageError: The ledger can't be read.
     """
     said = job.get("privacy")
-    if not isinstance(said, Mapping) or not (folder / LEDGER).is_file():
+    if not isinstance(said, Mapping):
         raise PrivacyError(f"run `{name}` promises no privacy", hint="its job has no [privacy] table")
+    if not (folder / LEDGER).is_file():
+        raise PrivacyError(
+            f"run `{name}` has no ledger in its folder: nothing was released yet, or it was fetched without one",
+            hint=f"if it is of a federation: hanse fetch {name}, or hanse privacy {name} --federation NAME",
+        )
     values = said.get("budget")
     budget = Budget(**values) if isinstance(values, Mapping) else None
     at = delta if delta is not None else budget.delta if budget is not None else said.get("delta")
-    unit = str(said.get("unit", "client"))
+    unit = unit_of(job)
     ledger = PrivacyLedger(folder / LEDGER, scope=scope_of(name), neighbours=neighbours_by(unit))
     entries = ledger.entries()
     if at is None and not all(isinstance(entry.event, LocalEpsilon) for entry in entries):

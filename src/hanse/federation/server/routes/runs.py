@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -10,7 +11,7 @@ from starlette.responses import Response
 
 from hanse.core.errors import RunNotFoundError, did_you_mean
 from hanse.federation.protocol import EventPage, LogPage, RunCard, RunExport, SubmitRequest
-from hanse.federation.server.answers import list_response, message_response
+from hanse.federation.server.answers import Refusal, list_response, message_response
 from hanse.federation.server.parts import Parts
 from hanse.federation.server.ports import Run
 from hanse.federation.server.routes.documented import documented
@@ -55,7 +56,14 @@ def runs_routes(parts: Parts, guard: Guard) -> APIRouter:
 
     @router.get("/v1/runs/{run}/logs", **documented("What sites logged for a run.", caller="user", gives=LogPage))
     async def logs(request: Request, run: str, site: str | None = None, after: After = 0) -> Response:
-        found = await _seen(await guard.user(request, "see runs"), run)
+        caller = await guard.user(request, "see runs")
+        found = await _seen(caller, run)
+        if caller.role not in ("admin", "operator") and await guard.call(parts.runner.hides_cohorts, found.id):
+            raise Refusal(
+                f"who takes part in the rounds of `{found.id}` is a secret, and what sites log would tell",
+                status=HTTPStatus.FORBIDDEN,
+                hint="ask someone with the role admin or operator",
+            )
         lines = await guard.call(parts.runs.logs, found.id, site=site, after=after)
         last = lines[-1][0] if lines else after
         return message_response(LogPage(lines=[dict(line) for _, line in lines], next=last))
