@@ -48,7 +48,7 @@ def test_two_partitions_meet_in_their_worst_parts() -> None:
     ),
     st.integers(1, 4),
 )
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=4)
 def test_repeated_it_costs_what_the_worst_part_does_repeated(kinds: list[tuple[float, float, int]], times: int) -> None:
     parts = tuple(
         Repeated(event=PoissonSampled(rate=rate, event=Gaussian(noise_multiplier=noise)), count=count)
