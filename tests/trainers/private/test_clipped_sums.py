@@ -222,3 +222,28 @@ def test_sums_have_no_graph(name: str) -> None:
     for found in ClippedSums(module, trained(module), case.loss)(x, y, 0.1):
         assert found.grad_fn is None
         assert not found.requires_grad
+
+
+class _LooksAtValues(nn.Module):
+    """Puts a tensor in the place of a buffer, and then does what can't be done for all examples side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(4, 3)
+        self.register_buffer("last", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept, self.last = self.last, x.detach()
+        sign = 1.0 if float(x.sum()) >= 0 else -1.0
+        self.last = kept
+        out: Tensor = sign * self.dense(x)
+        return out
+
+
+def test_code_that_looks_at_values_is_run_one_example_after_another() -> None:
+    module = _LooksAtValues().double()
+    x, y = torch.randn(4, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 1])
+    told: list[str] = []
+    found = flat(ClippedSums(module, trained(module), CrossEntropy(), note=told.append)(x, y, 0.2))
+    assert _far(found, _clipped(each_gradient(module, CrossEntropy(), x, y), 0.2)) < 1e-12
+    assert len(told) == 1

@@ -54,12 +54,14 @@ def buffers_untouched(module: nn.Module) -> Iterator[None]:
         for name, buffer in layer._buffers.items()
         if buffer is not None
     ]
-    yield
     changed = []
-    for layer, path, name, buffer, version in before:
-        if layer._buffers.get(name) is not buffer or buffer._version != version:
-            layer._buffers[name] = buffer
-            changed.append(path)
+    try:
+        yield
+    finally:  # what `vmap` left in the place of a buffer is of no use outside of it, whatever happened
+        for layer, path, name, buffer, version in before:
+            if layer._buffers.get(name) is not buffer or buffer._version != version:
+                layer._buffers[name] = buffer
+                changed.append(path)
     if changed:
         raise TaskError(
             f"example privacy: the model changed its buffer `{changed[0]}` while it was trained, which may tell of the "
