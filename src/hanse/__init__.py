@@ -42,9 +42,12 @@ if TYPE_CHECKING:
     from hanse.simulation.simulate import SimulatedRun, run_simulation, simulate
     from hanse.simulation.worth_joining import worth_joining
     from hanse.strategies.cyclic import CyclicTransfer
+    from hanse.strategies.fedadagrad import FedAdagrad
+    from hanse.strategies.fedadam import FedAdam
     from hanse.strategies.fedavg import FedAvg
     from hanse.strategies.fedprox import FedProx
     from hanse.strategies.fedsgd import FedSGD
+    from hanse.strategies.fedyogi import FedYogi
     from hanse.strategies.local_only import LocalOnly
     from hanse.tasks.callable_task import CallableTask
     from hanse.tasks.classification import Classification, logistic_regression
@@ -97,9 +100,12 @@ _MODULES = {
     "simulation.simulate": ("SimulatedRun", "run_simulation", "simulate"),
     "simulation.worth_joining": ("worth_joining",),
     "strategies.cyclic": ("CyclicTransfer",),
+    "strategies.fedadagrad": ("FedAdagrad",),
+    "strategies.fedadam": ("FedAdam",),
     "strategies.fedavg": ("FedAvg",),
     "strategies.fedprox": ("FedProx",),
     "strategies.fedsgd": ("FedSGD",),
+    "strategies.fedyogi": ("FedYogi",),
     "strategies.local_only": ("LocalOnly",),
     "tasks": (
         "MLP",
@@ -146,9 +152,12 @@ __all__ = [
     "Examples",
     "Exponential",
     "FeatureNoise",
+    "FedAdagrad",
+    "FedAdam",
     "FedAvg",
     "FedProx",
     "FedSGD",
+    "FedYogi",
     "FederatedDataset",
     "Fixed",
     "HanseError",
