@@ -61,7 +61,7 @@ def test_other_runs_have_none() -> None:
 def test_noise_over_all_rounds_is_one_figure_and_no_plot() -> None:
     whole = {0: dataclasses.replace(account(1).by_round[1], epsilon=3.9, neighbours="zero-out-one")}
     text = render_report(make_run(), privacy=account(by_round=whole, releases=1, mechanism="banded"))
-    assert "ε = 3.9 of 4 at δ = 1e-05 for all rounds." in text
+    assert "ε = 3.9 of 4 at δ = 1e-05 after 1 release, for all rounds." in text
     assert "one sends nothing" in text
     assert "plot-privacy" not in text
 

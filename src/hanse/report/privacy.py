@@ -62,8 +62,8 @@ def spent_in_words(account: PrivacyAccount) -> str:
     last = account.by_round[max(account.by_round)]
     of = "" if account.budget is None else f" of {account.budget.epsilon:g}"
     at = "" if account.delta is None else f" at δ = {account.delta:g}"
-    when = "for all rounds" if charged_together(account) else f"after {plural(account.releases, 'release')}"
-    return f"ε = {last.epsilon:.4g}{of}{at} {when}."
+    once = ", for all rounds" if charged_together(account) else ""
+    return f"ε = {last.epsilon:.4g}{of}{at} after {plural(account.releases, 'release')}{once}."
 
 
 def protection_in_words(account: PrivacyAccount) -> str:
