@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +205,16 @@ def test_sources_of_bytes() -> None:
         OsBytes(7)  # type: ignore[call-arg]
     drawn = uniform_below(source("below").draw, 3, 1000)
     assert set(drawn.tolist()) == {0, 1, 2}
+
+
+def test_memory_beyond_the_vector_is_a_chunk() -> None:
+    layout = Layout((Part("x", 8 * CHUNK_BYTES // 4, 32),))
+    words = layout.zeros()
+    seeds = [SignedSeed(bytes([number]) * 16) for number in range(40)]
+    tracemalloc.start()
+    try:
+        apply_masks(words, layout, seeds)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * CHUNK_BYTES
