@@ -1,0 +1,86 @@
+"""A secure sum with all parties in one process whose inputs come one by one, and of which nothing is kept.
+
+`sum_in_process` has all inputs at hand. Here each client's vector is given, masked and added up before the next is
+asked for, as in a round of a simulation: memory is the sum and everybody's keys, however many clients there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from hanse.core.errors import SumAbandonedError
+from hanse.core.random_bytes import RandomBytes
+from hanse.secagg.client import ClientSession
+from hanse.secagg.identity import RehearsedIdentities
+from hanse.secagg.messages import ToClient
+from hanse.secagg.server import SecureTotal, ServerSession
+from hanse.secagg.terms import Terms
+
+
+class StreamedSum:
+    """One secure sum: keys and shares have been exchanged when it is made, and inputs may come.
+
+    Who gives no input has dropped out after it shared its keys, which is when a client fails in training.
+
+    Args:
+      terms: Of a simulation.
+      clients: Who is asked, as many as the terms' cohort.
+      identities: Randomness for identity keys.
+      server: Of the server's number.
+      source: Of a client's keys, by name.
+      threads: For masks.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        clients: Iterable[str],
+        *,
+        identities: RandomBytes,
+        server: RandomBytes,
+        source: Callable[[str], RandomBytes],
+        threads: int = 1,
+    ) -> None:
+        names = sorted(clients)
+        known = RehearsedIdentities(names, identities)
+        self._server = ServerSession(terms, names, verify=known.verify, source=server, threads=threads)
+        self._sessions = {
+            name: ClientSession(
+                terms, name, sign=known.sign_for(name), verify=known.verify, source=source(name), threads=threads
+            )
+            for name in names
+        }
+        self._exchange(self._server.advance())  # keys
+        self._exchange(self._server.advance())  # shares
+        self._inboxes = self._server.advance()
+
+    def add(self, client: str, values: Mapping[str, np.ndarray]) -> None:
+        """A client's input, sent under its masks; the values may change once this has returned.
+
+        Raises:
+          SpecMismatchError: They do not fit the layout.
+          MessageRefusedError: The client gave its input already.
+        """
+        session = self._sessions[client]
+        session.set_input(values)
+        self._server.receive(client, session.receive(self._inboxes[client]))
+
+    def finish(self) -> SecureTotal:
+        """Confirm who survived, and unmask their sum.
+
+        Raises:
+          SumAbandonedError: Too few inputs came; nothing was revealed.
+        """
+        while not self._server.is_done:
+            self._exchange(self._server.advance())
+        return self._server.total
+
+    def _exchange(self, messages: Mapping[str, ToClient]) -> None:
+        for name, message in sorted(messages.items()):
+            try:
+                answer = self._sessions[name].receive(message)
+            except SumAbandonedError:
+                continue  # this client is out; the server sees a drop-out
+            self._server.receive(name, answer)
