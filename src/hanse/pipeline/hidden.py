@@ -1,4 +1,4 @@
-"""What a pipeline must be like so that nobody sees a single update: whole numbers that add up, and nothing beside them."""
+"""What a pipeline must be like so that nobody sees a single update: whole numbers that add up, nothing beside them."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -19,7 +19,6 @@ from hanse.core.messages import (
     LocalStatistics,
     Phase,
     Reply,
-    ReplyFailure,
     Statistics,
     StatisticsPhase,
     TrainPhase,
@@ -41,8 +40,9 @@ from hanse.rounds.evaluation import (
     score_clients,
 )
 from hanse.rounds.federated_statistics import add_statistics
-from hanse.rounds.history import FailureRecord, History, Metrics, RoundRecord
+from hanse.rounds.history import History, Metrics, RoundRecord
 from hanse.rounds.journal import Journal
+from hanse.rounds.lost_clients import num_lost, num_telling
 from hanse.rounds.privacy.run import RunPrivacy
 from hanse.rounds.secure_sum import fewest_updates, summed_securely
 from hanse.rounds.selection import Population, select_idle
@@ -147,7 +147,7 @@ class _Loop:
         if records:
             state = parts.journal.state(state)
             self._delivered = any(record.num_updates for record in records)  # abandoned rounds too
-            self._lost = sum(_num_lost(record) for record in records)
+            self._lost = sum(num_lost(record) for record in records)
             for record in records:
                 self._accept(record)
             if parts.privacy is not None:
@@ -376,11 +376,11 @@ class _Loop:
         fewest = self._min_clients(asked)
         if collected.num_updates >= max(1, fewest):
             return ""
-        self._lost += _num_telling(collected.failures)
+        self._lost += num_telling(collected.failures)
         enough = min(_TELLING, len(self._parts.population.clients))
         if (
             not self._delivered
-            and _num_telling(collected.failures)
+            and num_telling(collected.failures)
             and (self._lost >= enough or number == self._settings.rounds)
         ):
             first, privacy = collected.failures[0], self._parts.privacy
@@ -493,16 +493,3 @@ class _Loop:
 
     def _spent(self, phase: str, began: float) -> None:
         self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - began
-
-
-def _num_lost(record: RoundRecord) -> int:
-    """Clients that could not train in an abandoned round; a record's failures are those in evaluation too."""
-    if record.status != "abandoned":
-        return 0
-    cohort = set(record.cohort)
-    return _num_telling([failure for failure in record.failures if failure.client in cohort])
-
-
-def _num_telling(failures: Iterable[FailureRecord]) -> int:
-    """Clients whose failures say something of the job; a site that is away says nothing."""
-    return len({failure.client for failure in failures if failure.kind != ReplyFailure.LOST})

@@ -69,7 +69,9 @@ def check_secure_sum(pipeline: Pipeline, settings: RoundSettings, task: Task, po
             "the others sent",
             hint="use larger cohorts, or a smaller min_survivors",
         )
-    aggregator.check(SumRound(round=1, seed=settings.seed, clients=population.clients[:most], bits=bits, least=needed))
+    aggregator.check(
+        SumRound(round=1, seed=settings.seed, clients=tuple(population.clients[:most]), bits=bits, least=needed)
+    )
 
 
 def fewest_updates(pipeline: Pipeline, least: int, cohort: int) -> int:
@@ -115,5 +117,5 @@ def refuse_over_network(pipeline: Pipeline) -> None:
         raise PipelineError(
             f"aggregator `{type(pipeline.aggregator).__name__}` runs in simulations alone as yet: over the network, "
             "sites would send their updates to the coordinator unmasked",
-            hint='run it with `hanse run`; or use aggregator = { use = "sum" }, with which the coordinator sees updates',
+            hint='run it with `hanse run`; or use aggregator = { use = "sum" }, which shows the coordinator updates',
         )
