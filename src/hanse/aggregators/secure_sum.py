@@ -17,6 +17,7 @@ from hanse.core.randomness import stream
 
 if TYPE_CHECKING:
     from hanse.secagg.layout import Layout
+    from hanse.secagg.sizes import Sizes
     from hanse.secagg.streamed import StreamedSum
     from hanse.secagg.terms import Terms
 
@@ -64,6 +65,11 @@ class SecretTotal:
     session: StreamedSum | None
     words: np.ndarray | None
     clients: set[str] = field(default_factory=set)
+
+    @property
+    def traffic(self) -> tuple[int, int] | None:
+        """Bytes that clients have sent and were sent in the protocol's messages; None where there were none."""
+        return None if self.session is None else (self.session.bytes_up, self.session.bytes_down)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,11 +150,18 @@ class SecureSum:
             simulated=True,
         )
 
-    def check(self, given: SumRound) -> None:
-        """Whether the protocol can run for so many clients; raises `HanseError` in a sentence."""
-        from hanse.secagg.layout import Layout, Part
+    def sizes(self, given: SumRound, *, length: int, name_bytes: int) -> Sizes:
+        """What one client's messages come to; raises `HanseError` where there can be no such sum.
 
-        self.terms(given, Layout((Part(_PART, 1, given.bits),)))
+        Args:
+          given: A round.
+          length: Numbers of an encoded update, ≥ 1.
+          name_bytes: Of a client's name, about.
+        """
+        from hanse.secagg.layout import Layout, Part
+        from hanse.secagg.sizes import sizes_of
+
+        return sizes_of(self.terms(given, Layout((Part(_PART, length, given.bits),))), name_bytes=name_bytes)
 
     def in_round(self, given: SumRound) -> SecureSum:
         """The aggregator that does a simulated round's work."""

@@ -259,7 +259,7 @@ class _Loop:
             # what clients tell of their training has no noise, and is in no secure sum: neither run keeps it
             num_examples=0 if note or self._quiet else collected.num_examples,
             train={} if self._quiet else means(collected.sums),
-            bytes_down=broadcast.nbytes * len(cohort),
+            bytes_down=broadcast.nbytes * len(cohort) + collected.bytes_down,
             bytes_up=collected.bytes_up,
             note=note,
             stages=self._stages,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from hanse.aggregators.secure_sum import SecureSum, SumRound
 from hanse.core.errors import PipelineError
@@ -14,6 +15,9 @@ from hanse.pipeline.pipeline import Pipeline
 from hanse.rounds.privacy.releases import quiet
 from hanse.rounds.selection import Population
 from hanse.rounds.settings import RoundSettings
+
+if TYPE_CHECKING:
+    from hanse.secagg.sizes import Sizes
 
 
 def discreet(pipeline: Pipeline, settings: RoundSettings) -> RoundSettings:
@@ -50,7 +54,7 @@ def check_secure_sum(pipeline: Pipeline, settings: RoundSettings, task: Task, po
     aggregator = pipeline.aggregator
     if not pipeline.hides_replies:
         return
-    bits = residue_bits(pipeline.stages, aggregator)
+    residue_bits(pipeline.stages, aggregator)
     preprocess: Preprocess | None = getattr(task, "preprocess", None)
     if preprocess is not None and preprocess.scope == "federated":
         raise PipelineError(
@@ -58,8 +62,24 @@ def check_secure_sum(pipeline: Pipeline, settings: RoundSettings, task: Task, po
             f"`{type(aggregator).__name__}`",
             hint='use preprocess = { use = "standardize", fit = "client" }',
         )
+    secure_sizes(pipeline, settings, population, length=1)
+
+
+def secure_sizes(pipeline: Pipeline, settings: RoundSettings, population: Population, *, length: int) -> Sizes | None:
+    """What one client sends and is sent in a round's secure sum; None where there is none.
+
+    Args:
+      pipeline: As privacy demands.
+      settings: The round loop's.
+      population: Everybody who may be selected.
+      length: Numbers of an encoded update, ≥ 1.
+
+    Raises:
+      HanseError: As `check_secure_sum` does.
+    """
+    aggregator = pipeline.aggregator
     if not isinstance(aggregator, SecureSum):
-        return
+        return None
     size = getattr(settings.cohort, "size", None) or len(getattr(settings.cohort, "clients", ())) or None
     most = min(len(population.clients), size or len(population.clients))
     needed = fewest_updates(pipeline, settings.min_clients, most)
@@ -69,9 +89,9 @@ def check_secure_sum(pipeline: Pipeline, settings: RoundSettings, task: Task, po
             "the others sent",
             hint="use larger cohorts, or a smaller min_survivors",
         )
-    aggregator.check(
-        SumRound(round=1, seed=settings.seed, clients=tuple(population.clients[:most]), bits=bits, least=needed)
-    )
+    clients, bits = tuple(population.clients[:most]), residue_bits(pipeline.stages, aggregator)
+    given = SumRound(round=1, seed=settings.seed, clients=clients, bits=bits, least=needed)
+    return aggregator.sizes(given, length=length, name_bytes=len(clients[-1].encode()))
 
 
 def fewest_updates(pipeline: Pipeline, least: int, cohort: int) -> int:

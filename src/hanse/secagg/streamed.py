@@ -7,6 +7,7 @@ asked for, as in a round of a simulation: memory is the sum and everybody's keys
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from hanse.core.errors import SumAbandonedError
 from hanse.core.random_bytes import RandomBytes
 from hanse.secagg.client import ClientSession
 from hanse.secagg.identity import RehearsedIdentities
-from hanse.secagg.messages import ToClient
+from hanse.secagg.messages import MaskedInput, Message, ToClient, ToServer, to_bytes
 from hanse.secagg.server import SecureTotal, ServerSession
 from hanse.secagg.terms import Terms
 
@@ -31,6 +32,10 @@ class StreamedSum:
       server: Of the server's number.
       source: Of a client's keys, by name.
       threads: For masks.
+
+    Attributes:
+      bytes_up: Of all messages that clients have sent.
+      bytes_down: Of all that they were sent.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class StreamedSum:
         source: Callable[[str], RandomBytes],
         threads: int = 1,
     ) -> None:
+        self.bytes_up = self.bytes_down = 0
         names = sorted(clients)
         known = RehearsedIdentities(names, identities)
         self._server = ServerSession(terms, names, verify=known.verify, source=server, threads=threads)
@@ -55,6 +61,7 @@ class StreamedSum:
         self._exchange(self._server.advance())  # keys
         self._exchange(self._server.advance())  # shares
         self._inboxes = self._server.advance()
+        self._count_down(self._inboxes)
 
     def add(self, client: str, values: Mapping[str, np.ndarray]) -> None:
         """A client's input, sent under its masks; the values may change once this has returned.
@@ -65,7 +72,7 @@ class StreamedSum:
         """
         session = self._sessions[client]
         session.set_input(values)
-        self._server.receive(client, session.receive(self._inboxes[client]))
+        self._answer(client, session.receive(self._inboxes[client]))
 
     def finish(self) -> SecureTotal:
         """Confirm who survived, and unmask their sum.
@@ -78,9 +85,26 @@ class StreamedSum:
         return self._server.total
 
     def _exchange(self, messages: Mapping[str, ToClient]) -> None:
+        self._count_down(messages)
         for name, message in sorted(messages.items()):
             try:
                 answer = self._sessions[name].receive(message)
             except SumAbandonedError:
                 continue  # this client is out; the server sees a drop-out
-            self._server.receive(name, answer)
+            self._answer(name, answer)
+
+    def _answer(self, client: str, answer: ToServer) -> None:
+        self.bytes_up += _size(answer)
+        self._server.receive(client, answer)
+
+    def _count_down(self, messages: Mapping[str, ToClient]) -> None:
+        same = {id(message): message for message in messages.values()}  # most phases say the same to everybody
+        sizes = {key: _size(message) for key, message in same.items()}
+        self.bytes_down += sum(sizes[id(message)] for message in messages.values())
+
+
+def _size(message: Message) -> int:
+    """Bytes on the way, without a copy of a vector."""
+    if isinstance(message, MaskedInput):
+        return len(to_bytes(replace(message, words=b""))) + len(message.words)
+    return len(to_bytes(message))
