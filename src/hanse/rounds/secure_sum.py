@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hanse.aggregators.secure_sum import SecureSum, SumRound
 from hanse.core.errors import PipelineError
@@ -125,6 +125,16 @@ def summed_securely(pipeline: Pipeline, number: int, cohort: Sequence[str], *, s
         threads=usable_cores(),
     )
     return replace(pipeline, aggregator=aggregator.in_round(given))
+
+
+def secure_sum_in_words(job: Mapping[str, Any]) -> str:
+    """How a simulated run's updates were added up, from its complete job; empty where nothing was hidden."""
+    told = job.get("pipeline", {}).get("aggregator", {}) if isinstance(job.get("pipeline"), Mapping) else {}
+    if not isinstance(told, Mapping) or told.get("use") != "secure_sum":
+        return ""
+    if told.get("simulate") == "sum":
+        return "simulated by a plain sum modulo 2^b: the protocol was not run"
+    return "the protocol was run, with keys from the job's seed"
 
 
 def refuse_over_network(pipeline: Pipeline) -> None:
