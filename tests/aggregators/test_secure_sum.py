@@ -57,6 +57,30 @@ def test_of_too_few_nothing_is_opened(simulate: str, cohort: int, least: int, th
         rule.finish(total)
 
 
+@pytest.mark.parametrize(
+    ("rule", "cohort", "needed"),
+    [
+        (SecureSum(), 10, 6),
+        (SecureSum(threshold=0.9), 10, 9),
+        (SecureSum(threshold=0.1), 10, 6),  # more than half of 10 and of the one that may lie
+        (SecureSum(threshold=0.1, active=False), 10, 3),
+        (SecureSum(min_survivors=8), 10, 8),
+        (SecureSum(), 2, 3),
+        (SecureSum(threshold=0.9, corrupt=0.05), 1000, 900),
+    ],
+)
+def test_how_many_it_takes(rule: SecureSum, cohort: int, needed: int) -> None:
+    assert rule.survivors(cohort) == needed
+    if needed < 20:
+        bound, told = asked(16, cohort=cohort, least=needed, rule=rule)
+        few = begun(bound, told, [f"site-{i}" for i in range(min(cohort, needed - 1))])
+        with pytest.raises(TooFewClientsError, match="it was not opened"):
+            bound.finish(few)
+    if needed <= cohort < 20:
+        enough = bound.finish(begun(bound, told, [f"site-{i}" for i in range(needed)]))
+        assert enough.num_clients == needed
+
+
 def test_masked_inputs_are_what_the_server_adds_up() -> None:
     """What the server holds before it unmasks is no plain sum, and differs with the round's keys."""
     held = []

@@ -83,7 +83,7 @@ class SecureSum:
 
     Args:
       threshold: Share of a cohort whose updates must be in the sum, in (0, 1]; with fewer the round is abandoned, and
-        nothing of any update is known.
+        nothing of any update is known. Up to 256 clients and with `active` it is more than half of them in any case.
       min_survivors: And at least so many, ≥ 2.
       corrupt: Share of the clients that may work with the server, in [0, 0.5).
       active: Whether it holds against a server that lies; else against a curious one that follows the rules.
@@ -131,20 +131,33 @@ class SecureSum:
         return True
 
     def survivors(self, cohort: int) -> int:
-        """How many of a cohort's updates must be in the sum."""
-        return max(self.min_survivors, math.ceil(self.threshold * cohort - 1e-9))
+        """How many of a cohort's updates must be in the sum.
+
+        As `threshold` and `min_survivors` say; and where all are neighbours, as many as it takes to open the masks:
+        against a server that lies more than half of the cohort.
+        """
+        from hanse.secagg.layout import Layout, Part
+
+        asked = max(self.min_survivors, math.ceil(self.threshold * cohort - 1e-9))
+        if asked > cohort:
+            return asked
+        near = self._terms(1, cohort, asked, Layout((Part(_PART, 1, 1),))).degree(cohort)
+        return max(asked, near.shares) if near.neighbours == cohort - 1 else asked
 
     def terms(self, given: SumRound, layout: Layout) -> Terms:
         """What the parties agree on in a round; raises `HanseError` where the cohort is too small, or too large."""
+        return self._terms(given.round, len(given.clients), given.least, layout)
+
+    def _terms(self, number: int, cohort: int, least: int, layout: Layout) -> Terms:
         from hanse.secagg.terms import Terms
 
         return Terms(
             run="simulation",
-            round=given.round,
+            round=number,
             layout=layout,
-            cohort=len(given.clients),
+            cohort=cohort,
             threshold=self.threshold,
-            min_survivors=max(self.min_survivors, given.least),
+            min_survivors=max(self.min_survivors, least),
             corrupt=self.corrupt,
             active=self.active,
             simulated=True,

@@ -103,7 +103,7 @@ def estimate(built: BuiltJob) -> Cost:
         steps=work.num_steps(typical) * cohort,
         memory=_memory(simulation, whole),
         training="" if on_device is None else on_device.sentence(),
-        held_out="test" in simulation.dataset.held_out,
+        held_out="test" in simulation.dataset.held_out and simulation.settled().settings.evaluate.clients != "none",
         central_test=0 if central is None else len(central),
         baselines=built.baselines,
     )
