@@ -94,25 +94,26 @@ def test_clients_that_fail_have_dropped_out(federation: FederatedDataset, task: 
     assert record.status == "finished"
 
 
+@pytest.mark.parametrize(("threshold", "fails_above", "needed"), [(0.95, 30, 8), (0.1, 15, 5)])
 def test_below_the_threshold_a_round_is_abandoned_and_not_charged(
-    federation: FederatedDataset, task: CallableTask, tmp_path: Path
+    federation: FederatedDataset, task: CallableTask, tmp_path: Path, threshold: float, fails_above: int, needed: int
 ) -> None:
-    lossy = failing(task, lambda x: len(x) > 30, broken)
+    lossy = failing(task, lambda x: len(x) > fails_above, broken)
     for simulate in ("protocol", "sum"):
         strict = hidden(
             federation,
             lossy,
-            aggregator=SecureSum(threshold=0.95, simulate=simulate),
+            aggregator=SecureSum(threshold=threshold, simulate=simulate),
             stages=(Clip(norm=0.5),),
             settings=RoundSettings(rounds=2, seed=3, cohort=Everyone()),
             privacy=PrivacySettings(
-                mechanism=DistributedNoise(max_dropout=0.5), budget=Budget(epsilon=8.0, delta=1e-5)
+                mechanism=DistributedNoise(max_dropout=0.7), budget=Budget(epsilon=8.0, delta=1e-5)
             ),
         )
         folder = new_run_folder(tmp_path, simulate)
         run = run_simulation(strict, folder=folder)
         assert {record.status for record in run.history.rounds[1:]} == {"abandoned"}
-        assert "the secure sum needs 8" in run.history.rounds[1].note
+        assert f"the secure sum needs {needed}" in run.history.rounds[1].note
         assert PrivacyLedger(folder / LEDGER, scope=scope_of(folder.name)).entries() == ()
         start = strict.task.init_params(strict.settings.seed)
         assert run.params.sha256() == start.sha256()
