@@ -1,10 +1,11 @@
-"""What a private pipeline adds to a round of benchmark A: CPU time, runs in turns.
+"""What a private pipeline, or a secure sum, adds to a round of benchmark A: CPU time, runs in turns.
 
     python -m benchmarks.private_round --repeats 5 --json private_round.json
 
 The job is A (2NN, 10 of 100 clients × 600 examples, batch 10, one epoch, the test set after every round), as a user
 runs it: run folder, journal and event log. It runs without a pipeline, and with some that end in Gaussian noise from a
-budget, with its ledger. A run's figure is the mean of its rounds, all but the first two, which read and compile; of
+budget, with its ledger; and with whole numbers that a secure sum adds up, whose every client and server is this one
+process. A run's figure is the mean of its rounds, all but the first two, which read and compile; of
 several runs the best counts.
 """
 
@@ -25,7 +26,10 @@ _UNTIMED = 2
 
 
 def pipelines() -> dict[str, Any]:
-    """Name to stages; None for the run that has no privacy."""
+    """Name to stages, aggregator and whether there is noise."""
+    from hanse.aggregators.mean import Mean
+    from hanse.aggregators.secure_sum import SecureSum
+    from hanse.aggregators.sum import Sum
     from hanse.pipeline.clip import Clip
     from hanse.pipeline.modular import Modular
     from hanse.pipeline.quantize import Quantize
@@ -33,18 +37,20 @@ def pipelines() -> dict[str, Any]:
 
     adaptive = Clip(norm=0.5, adaptive=True, bit_noise=3.0)
     return {
-        "plain": None,
-        "clip": (Clip(norm=0.5),),
-        "adaptive clip, rotate, quantize 16": (adaptive, Rotate(), Quantize(bits=16)),
-        "clip, rotate, modular 24": (Clip(norm=0.5), Rotate(), Modular(bits=24, range=0.5)),
+        "plain": ((), Mean(), False),
+        "clip": ((Clip(norm=0.5),), Sum(), True),
+        "adaptive clip, rotate, quantize 16": ((adaptive, Rotate(), Quantize(bits=16)), Sum(), True),
+        "clip, rotate, modular 24": ((Clip(norm=0.5), Rotate(), Modular(bits=24, range=0.5)), Sum(), True),
+        "modular 16, sum": ((Modular(bits=16, range=0.5),), Sum(), False),
+        "modular 16, secure_sum": ((Modular(bits=16, range=0.5),), SecureSum(), False),
+        "modular 32, sum": ((Modular(bits=32, range=0.5),), Sum(), False),
+        "modular 32, secure_sum": ((Modular(bits=32, range=0.5),), SecureSum(), False),
     }
 
 
-def measure(stages: Any, trainer: Any, rounds: int) -> float:
+def measure(stages: Any, aggregator: Any, private: bool, *, trainer: Any, rounds: int) -> float:
     """CPU seconds a round of one run."""
     from benchmarks.jobs import BATCH, JOBS, LR, SEED, federation, mnist, task
-    from hanse.aggregators.mean import Mean
-    from hanse.aggregators.sum import Sum
     from hanse.core.events import Event, RoundFinished
     from hanse.core.local_work import LocalWork
     from hanse.core.optimizers import SGD
@@ -63,12 +69,11 @@ def measure(stages: Any, trainer: Any, rounds: int) -> float:
 
     job = JOBS["A"]
     shared = federation(job, mnist())
-    private = stages is not None
     simulation = Simulation(
         dataset=shared,
         task=task(job, shared),
         strategy=FedAvg(local=LocalWork(batch_size=BATCH, optimizer=SGD(lr=LR)), weighting="uniform"),
-        pipeline=Pipeline(stages=stages or (), aggregator=Sum() if private else Mean(), weighting="uniform"),
+        pipeline=Pipeline(stages=stages, aggregator=aggregator, weighting="uniform"),
         settings=RoundSettings(
             rounds=rounds + _UNTIMED,
             seed=SEED,
@@ -96,6 +101,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12, help="timed rounds of a run")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--trainers", default="resident,compiled")
+    parser.add_argument("--only", default="", help="pipelines whose names have one of these words, by commas")
     parser.add_argument("--json", type=Path)
     told = parser.parse_args()
     import torch
@@ -103,10 +109,12 @@ def main() -> None:
     torch.set_num_threads(1)
     found: dict[str, dict[str, float]] = {}
     for trainer in told.trainers.split(","):
-        best = dict.fromkeys(pipelines(), float("inf"))
+        words = told.only.split(",")
+        tried = {n: v for n, v in pipelines().items() if n == "plain" or any(word in n for word in words)}
+        best = dict.fromkeys(tried, float("inf"))
         for _ in range(told.repeats):
-            for name, stages in pipelines().items():
-                best[name] = min(best[name], measure(stages, trainer, told.rounds))
+            for name, variant in tried.items():
+                best[name] = min(best[name], measure(*variant, trainer=trainer, rounds=told.rounds))
         found[trainer] = best
         print(f"{trainer}\n{'':36s} {'ms a round':>10s} {'over plain':>10s}")
         for name, seconds in best.items():

@@ -127,3 +127,40 @@ def test_check_refuses_what_is_no_promise_to_examples(hanse: Hanse, job: Path) -
         refused = hanse("check", job, *EXAMPLES, "--set", change)
         assert refused.code != 0, change
         assert words in " ".join(refused.err.split()), refused.err
+
+
+SECURE = (
+    *("--set", "strategy={use='fedavg', weighting='uniform'}"),
+    *("--set", "pipeline.stages=[{use='clip', norm=1.0}, {use='modular', range=1.0, bits=20}]"),
+    *("--set", "task.preprocess='none'"),
+)
+
+
+def test_check_and_show_tell_of_secure_sums(hanse: Hanse, job: Path) -> None:
+    secure = (*SECURE, "--set", "pipeline.aggregator={use='secure_sum', threshold=0.6}")
+    said = hanse("check", job, *secure)
+    assert said.code == 0, said.err
+    flat = " ".join(said.out.split())
+    assert "beside the model; it shares masks with 2 others, and 3 of 3 updates must be in" in flat
+    assert hanse("run", job, *secure, "--set", "name='real'").code == 0
+    assert "the protocol was run, with keys from the job's seed" in hanse("show", "real").out
+    plain = (*SECURE, "--set", "pipeline.aggregator={use='secure_sum', simulate='sum'}")
+    assert hanse("run", job, *plain, "--set", "name='plain'").code == 0
+    assert "simulated by a plain sum modulo 2^b: the protocol was not run" in hanse("show", "plain").out
+
+
+def test_check_refuses_what_no_secure_sum_can_add_up(hanse: Hanse, job: Path) -> None:
+    for changes, words in (
+        ((*SECURE[:4], "pipeline.stages=[{use='top_k', share=0.1}]"), "`TopK` is not additive"),
+        ((*SECURE[2:], "strategy.weighting='examples'"), "weighs clients by examples"),
+        ((*SECURE, "cohort={use='uniform', size=2}"), "2 clients a round, and a sum is opened of 3 or more"),
+        ((*SECURE, "pipeline.stages=[{use='clip', norm=1.0}]"), "and stage `Clip` makes none"),
+        ((*SECURE, "evaluate.clients='all'"), "the server would see what each client measures"),
+        ((*SECURE, "pipeline.aggregator.threshold=2.0"), "must be above 0 and at most 1"),
+    ):
+        *first, last = changes
+        first = [change for change in first if change != "--set"]
+        sets = [part for change in [*first, "pipeline.aggregator={use='secure_sum'}"] for part in ("--set", change)]
+        refused = hanse("check", job, *sets, "--set", last)
+        assert refused.code != 0, last
+        assert words in " ".join(refused.err.split()), refused.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hanse.core.errors import SettingError
@@ -12,12 +13,12 @@ from hanse.data.federated import FederatedDataset
 from hanse.pipeline.correlated import BandedNoise, TreeNoise
 from hanse.pipeline.gaussian import CentralGaussian
 from hanse.pipeline.pipeline import Pipeline
-from hanse.pipeline.recipes import compressed, plain, private
+from hanse.pipeline.recipes import compressed, plain, private, secure
 from hanse.privacy.budget import Budget
 from hanse.rounds.privacy.settings import PrivacySettings
 from hanse.rounds.privacy.spending import account_of, spent_by_round
 from hanse.rounds.run_folder import new_run_folder
-from hanse.rounds.selection import Cyclic, Poisson
+from hanse.rounds.selection import Cyclic, Everyone, Poisson
 from hanse.rounds.settings import RoundSettings
 from hanse.simulation.parts import Simulation, bind_task
 from hanse.simulation.simulate import run_simulation
@@ -73,6 +74,14 @@ def test_compressed_sends_less_both_ways_and_plain_the_same() -> None:
     assert sizes["both"].bytes_down < sizes["plain"].bytes_down
     assert compressed(8).stages == compressed(8, weighting="uniform").stages
     assert compressed(8).broadcast == ()
+
+
+def test_secure_hides_updates_and_is_close_to_the_mean() -> None:
+    hidden = run_simulation(simulation(secure(5.0), cohort=Everyone()))
+    open_to_all = run_simulation(simulation(plain(weighting="uniform"), cohort=Everyone()))
+    np.testing.assert_allclose(hidden.params.numpy(), open_to_all.params.numpy(), atol=1e-3)
+    assert hidden.history.last is not None
+    assert hidden.history.last.train == {}
 
 
 def test_a_run_without_privacy_has_no_account(tmp_path: Path) -> None:

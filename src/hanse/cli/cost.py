@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.table import Table
 from rich.text import Text
 
@@ -9,6 +11,9 @@ from hanse.cli.privacy_table import planned_lines
 from hanse.core.units import format_bytes, format_count, format_seconds, plural
 from hanse.jobs.cost import Cost
 from hanse.rounds.privacy.settled import SettledPrivacy
+
+if TYPE_CHECKING:
+    from hanse.secagg.sizes import Sizes
 
 
 def cost_table(cost: Cost, privacy: SettledPrivacy | None = None) -> Table:
@@ -38,11 +43,20 @@ def _lines(cost: Cost) -> list[tuple[str, str]]:
         ("local steps", f"about {cost.steps:,.0f} in a round"),
         ("memory", f"about {format_bytes(cost.memory)}, beside Python and its packages"),
     ]
+    if cost.secure is not None:
+        lines.append(("secure sum", _secure(cost.secure, cost.cohort)))
     if cost.training:
         lines.append(("training", cost.training))
     if cost.baselines:
         lines.append(("baselines", f"{', '.join(cost.baselines)}: as many rounds again for each"))
     return lines
+
+
+def _secure(sizes: Sizes, cohort: float) -> str:
+    return (
+        f"a client sends {format_bytes(sizes.up)} and is sent {format_bytes(sizes.down)} beside the model; it shares "
+        f"masks with {plural(sizes.neighbours, 'other')}, and {sizes.survivors:,} of {cohort:,.6g} updates must be in"
+    )
 
 
 def _parameters(cost: Cost) -> str:

@@ -21,6 +21,7 @@ from hanse.report.verdict import judge
 from hanse.rounds.history import Comparison, RunRecord
 from hanse.rounds.privacy.spending import PrivacyAccount, account_of
 from hanse.rounds.profile import profile_of
+from hanse.rounds.secure_sum import secure_sum_in_words
 
 MOST_CLIENTS = 30
 """So many clients get a row; of more, those with the largest losses and gains."""
@@ -128,6 +129,9 @@ def run_summary(run: RunRecord, *, privacy: PrivacyAccount | None = None) -> Ren
         facts.insert(
             3, ("worst 10 %", f"{name.replace('_', ' ')} {worst}; mean over clients {format_metric(name, spread.mean)}")
         )
+    secure = secure_sum_in_words(run.job)
+    if secure:
+        facts.insert([label for label, _ in facts].index("time"), ("secure sum", secure))
     if privacy is not None:
         at = [label for label, _ in facts].index("time")
         facts[at:at] = spent_lines(privacy)

@@ -36,7 +36,11 @@ Kind = Literal[
 """What can be chosen by `use`."""
 
 NAMES: Mapping[Kind, Mapping[str, str]] = {
-    "aggregator": {"mean": "hanse.aggregators.mean:Mean", "sum": "hanse.aggregators.sum:Sum"},
+    "aggregator": {
+        "mean": "hanse.aggregators.mean:Mean",
+        "secure_sum": "hanse.aggregators.secure_sum:SecureSum",
+        "sum": "hanse.aggregators.sum:Sum",
+    },
     "cohort": {
         "by_examples": "hanse.rounds.selection:ByExamples",
         "cyclic": "hanse.rounds.selection:Cyclic",

@@ -10,6 +10,7 @@ import numpy as np
 from hanse.core.errors import PipelineError, did_you_mean
 from hanse.core.params import ParamSpec, TensorSpec
 from hanse.core.protocols import Adapts, Aggregator, ChangesLayout, Clips, Remembers, Restricts, Stage, Weighting
+from hanse.pipeline.hidden import check_hidden, hides_replies
 from hanse.pipeline.mechanism import Mechanism
 
 
@@ -39,6 +40,8 @@ def check_pipeline(
                 f"`{type(aggregator).__name__}` gives no sum",
                 hint='use aggregator = { use = "sum" }',
             )
+    if hides_replies(aggregator):
+        check_hidden(stages, aggregator, weighting, mechanism)
     if mechanism is not None:
         _check_mechanism(stages, aggregator, weighting, mechanism)
 

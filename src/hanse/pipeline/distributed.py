@@ -66,6 +66,11 @@ class DistributedNoise:
         if not 0 < self.beta < 1:
             raise SettingError("beta", f"must be above 0 and below 1, got {self.beta}")
 
+    @property
+    def in_shares(self) -> bool:
+        """True: clients add the noise, and the server needs to see no single update."""
+        return True
+
     def with_noise(self, noise_multiplier: float) -> DistributedNoise:
         """The same with noise multiplier z."""
         return replace(self, noise_multiplier=noise_multiplier)

@@ -86,6 +86,11 @@ class IntegerNoise:
         """True: a mean of residues means nothing."""
         return True
 
+    @property
+    def residue_bits(self) -> int:
+        """b: encodings are whole numbers modulo 2ᵇ."""
+        return self.bits
+
     def in_round(self, given: StageRound) -> Stage:
         """With the layout to decode to."""
         if self.bits > most_bits(given.cohort):

@@ -62,6 +62,11 @@ class Modular:
         """True: a mean of residues means nothing."""
         return True
 
+    @property
+    def residue_bits(self) -> int:
+        """b: encodings are whole numbers modulo 2ᵇ."""
+        return self.bits
+
     def in_round(self, given: StageRound) -> Stage:
         """With the step that this round's cohort allows.
 

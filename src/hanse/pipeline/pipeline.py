@@ -33,6 +33,7 @@ from hanse.pipeline.binding import PipelineRound, bind
 from hanse.pipeline.checks import check_chain, check_order, check_pipeline
 from hanse.pipeline.downlink import Base, check_broadcast
 from hanse.pipeline.encodings import SIDE, flat_spec
+from hanse.pipeline.hidden import bare, hides_replies
 from hanse.pipeline.mechanism import Mechanism
 from hanse.pipeline.restricted import restricted_work
 
@@ -89,6 +90,11 @@ class Pipeline:
     def remembers(self) -> bool:
         """Whether clients keep something for a stage from round to round."""
         return any(isinstance(stage, Remembers) and stage.remembers for stage in self.stages)
+
+    @property
+    def hides_replies(self) -> bool:
+        """Whether nobody sees a single update, so that clients send nothing beside their deltas."""
+        return hides_replies(self.aggregator)
 
     @property
     def shrinking(self) -> Shrinks | None:
@@ -193,7 +199,7 @@ class Pipeline:
                     keeps[name] = keep
             else:
                 update = stage.encode(update, rng)
-        return update, keeps
+        return bare(update) if self.hides_replies else update, keeps
 
     def open(self, update: Update, *, expected: ParamSpec | None = None, bare: bool = False) -> Update:
         """The server's half for one reply: decode as far as it must be, and check it.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from hanse.aggregators.secure_sum import SecureSum
 from hanse.core.errors import SettingError
 from hanse.core.protocols import Stage, Weighting
 from hanse.pipeline.clip import Clip
 from hanse.pipeline.local_noise import LocalGaussian, LocalLaplace
+from hanse.pipeline.modular import Modular
 from hanse.pipeline.pipeline import Pipeline
 from hanse.pipeline.quantize import Quantize
 from hanse.pipeline.rotate import Rotate
@@ -50,6 +52,23 @@ def private(
             raise SettingError("adaptive", "tells of clients' norms, and noise at the clients is there to tell nothing")
         stage = LocalGaussian(norm=clip_norm) if noise == "gaussian" else LocalLaplace(norm=clip_norm)
     return Pipeline(stages=(stage,), weighting="uniform")
+
+
+def secure(clip_norm: float, *, bits: int = 20, threshold: float = 0.6) -> Pipeline:
+    """Bounded updates of equal weight as whole numbers, and a secure sum of them: nobody sees a single one.
+
+    With `DistributedNoise` among the run's `PrivacySettings` whole numbers are made by it: leave `Modular` out then.
+
+    Args:
+      clip_norm: Largest L2 norm of one client's update, in the delta's unit, > 0; no element is larger.
+      bits: Whole numbers are modulo 2^bits, 2 to 32.
+      threshold: Share of a cohort whose updates must be in the sum, in (0, 1].
+
+    >>> [type(stage).__name__ for stage in secure(1.0).stages]
+    ['Clip', 'Modular']
+    """
+    stages = (Clip(norm=clip_norm), Modular(bits=bits, range=clip_norm))
+    return Pipeline(stages=stages, aggregator=SecureSum(threshold=threshold), weighting="uniform")
 
 
 def compressed(

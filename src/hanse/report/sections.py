@@ -26,6 +26,7 @@ from hanse.report.section import Section, Table
 from hanse.report.verdict import judge
 from hanse.rounds.history import Comparison, History, RoundRecord, RunRecord
 from hanse.rounds.privacy.spending import PrivacyAccount
+from hanse.rounds.secure_sum import secure_sum_in_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -196,10 +197,13 @@ def _communication(run: RunRecord) -> Section | None:
     history = run.history
     if not history.bytes_up and not history.bytes_down:
         return None
-    text = (
+    text: tuple[str, ...] = (
         f"A model of {run.num_parameters:,} parameters. Counted are the vectors of training: what the server sent "
         f"to clients ({format_bytes(history.bytes_down)}) and what they sent back ({format_bytes(history.bytes_up)}).",
     )
+    told = secure_sum_in_words(run.job)
+    if told:
+        text += (f"Updates were added up by a secure sum: {told}. Its messages are counted where it was.",)
     plot = _plot(draw_communication(history), "communication")
     return Section(name="communication", title="Bytes up and down", text=text, plots=(plot,))
 

@@ -35,7 +35,8 @@ class Collected:
       late: Updates of earlier rounds that were taken in, or refused.
       num_updates: Updates that count.
       num_examples: Training examples behind them.
-      bytes_up: Bytes of their vectors.
+      bytes_up: Bytes of their vectors; with a secure sum, of its messages.
+      bytes_down: Bytes that clients were sent beside the broadcast: a secure sum's messages.
       too_few: Why the aggregator made nothing of them, in words; empty where it did.
     """
 
@@ -47,6 +48,7 @@ class Collected:
     num_updates: int = 0
     num_examples: int = 0
     bytes_up: int = 0
+    bytes_down: int = 0
     too_few: str = ""
 
 
@@ -159,6 +161,9 @@ class Collector:
                 )
             except TooFewClientsError as error:
                 collected.too_few = error.message
+        traffic = getattr(self._accumulator, "traffic", None)
+        if traffic is not None:
+            collected.bytes_up, collected.bytes_down = traffic
         self.seconds += time.perf_counter() - began
         return collected
 

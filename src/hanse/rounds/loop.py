@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -19,7 +19,6 @@ from hanse.core.messages import (
     LocalStatistics,
     Phase,
     Reply,
-    ReplyFailure,
     Statistics,
     StatisticsPhase,
     TrainPhase,
@@ -41,9 +40,11 @@ from hanse.rounds.evaluation import (
     score_clients,
 )
 from hanse.rounds.federated_statistics import add_statistics
-from hanse.rounds.history import FailureRecord, History, Metrics, RoundRecord
+from hanse.rounds.history import History, Metrics, RoundRecord
 from hanse.rounds.journal import Journal
+from hanse.rounds.lost_clients import num_lost, num_telling
 from hanse.rounds.privacy.run import RunPrivacy
+from hanse.rounds.secure_sum import fewest_updates, summed_securely
 from hanse.rounds.selection import Population, select_idle
 from hanse.rounds.settings import FederationSettings, RoundSettings
 from hanse.rounds.spans import NO_SPANS, Spans
@@ -146,7 +147,7 @@ class _Loop:
         if records:
             state = parts.journal.state(state)
             self._delivered = any(record.num_updates for record in records)  # abandoned rounds too
-            self._lost = sum(_num_lost(record) for record in records)
+            self._lost = sum(num_lost(record) for record in records)
             for record in records:
                 self._accept(record)
             if parts.privacy is not None:
@@ -255,10 +256,10 @@ class _Loop:
             num_updates=collected.num_updates,
             # of an abandoned round the late updates are left for the next
             late=tuple(update for update in collected.late if not note or not update.factor),
-            # what clients tell of their training has no noise, so a private run does not keep it
-            num_examples=0 if note or privacy is not None else collected.num_examples,
-            train=means(collected.sums) if privacy is None else {},
-            bytes_down=broadcast.nbytes * len(cohort),
+            # what clients tell of their training has no noise, and is in no secure sum: neither run keeps it
+            num_examples=0 if note or self._quiet else collected.num_examples,
+            train={} if self._quiet else means(collected.sums),
+            bytes_down=broadcast.nbytes * len(cohort) + collected.bytes_down,
             bytes_up=collected.bytes_up,
             note=note,
             stages=self._stages,
@@ -294,6 +295,8 @@ class _Loop:
         pipeline = in_round(self._parts.pipeline, phase, self._settings.seed)
         if self._parts.privacy is not None:
             pipeline = self._parts.privacy.in_round(pipeline, number)
+        fewest = self._min_clients(len(cohort))
+        pipeline = summed_securely(pipeline, number, cohort, seed=self._settings.seed, least=fewest)
         collector = Collector(
             pipeline,
             broadcast.params.spec,
@@ -301,11 +304,11 @@ class _Loop:
             self._emit,
             self._server_randomness(number),
             bare=work.correction is None,
-            private=self._parts.privacy is not None,
+            private=self._quiet,
             extras=self._expected_extras(work, broadcast),
         )
         transport = self._parts.transport
-        if isinstance(transport, SumsUp) and not pipeline.aggregator.needs_all:
+        if isinstance(transport, SumsUp) and not (pipeline.aggregator.needs_all or pipeline.hides_replies):
             self._sum_up(transport, phase, cohort, collector)
         else:
             for reply in in_order(self._spans.each("clients", self._exchange(phase, cohort)), cohort):
@@ -315,7 +318,7 @@ class _Loop:
             for reply in self._parts.transport.late(number):
                 collector.take_late(reply, max_staleness=self._parts.federation.max_staleness)
         with self._spans("aggregation"):
-            collected = collector.finish(min_clients=self._min_clients, before=self._charge(number))
+            collected = collector.finish(min_clients=fewest, before=self._charge(number))
         self._delivered = self._delivered or collected.num_updates > 0
         if collected.aggregate is not None:
             self._uploads = {name: vector.spec for name, vector in collected.aggregate.extras.items()}
@@ -340,11 +343,17 @@ class _Loop:
         noise = stream(seed, "mechanism", number) if self._parts.simulated else from_system()
         return [*(stream(seed, "stage at the server", number, i) for i in stages), noise]
 
-    @property
-    def _min_clients(self) -> int:
+    def _min_clients(self, cohort: int) -> int:
         """Fewer usable updates abandon a round. Private noise is released over nothing too: silence would tell."""
         fewest, privacy = self._settings.min_clients, self._parts.privacy
+        if self._parts.pipeline.hides_replies:
+            return fewest_updates(self._parts.pipeline, fewest, cohort)
         return 0 if privacy is not None and privacy.settled.unit == "client" and fewest == 1 else fewest
+
+    @property
+    def _quiet(self) -> bool:
+        """Whether nothing is kept or told of clients but the aggregate."""
+        return self._parts.privacy is not None or self._parts.pipeline.hides_replies
 
     def _charge(self, number: int) -> Callable[[], None]:
         """Writes a round's release into the ledger, where there is one."""
@@ -364,13 +373,14 @@ class _Loop:
         """Why the round does not count, or an empty string."""
         if collected.too_few:
             return f"abandoned: {collected.too_few}; the model stays as it was"
-        if collected.num_updates >= max(1, self._min_clients):
+        fewest = self._min_clients(asked)
+        if collected.num_updates >= max(1, fewest):
             return ""
-        self._lost += _num_telling(collected.failures)
+        self._lost += num_telling(collected.failures)
         enough = min(_TELLING, len(self._parts.population.clients))
         if (
             not self._delivered
-            and _num_telling(collected.failures)
+            and num_telling(collected.failures)
             and (self._lost >= enough or number == self._settings.rounds)
         ):
             first, privacy = collected.failures[0], self._parts.privacy
@@ -380,11 +390,12 @@ class _Loop:
                 f"{'' if privacy is not None and privacy.secret_cohorts else which}",
                 hint="run with --debug and one worker to see where it fails",
             )
-        if not self._min_clients:
+        if not fewest:
             return ""
         return (
             f"abandoned: {collected.num_updates} of {asked} clients delivered a usable update, "
-            f"min_clients is {self._settings.min_clients}; the model stays as it was"
+            f"{'the secure sum needs' if fewest > self._settings.min_clients else 'min_clients is'} {fewest}; "
+            "the model stays as it was"
         )
 
     def _measured(self, record: RoundRecord, state: ServerState) -> RoundRecord:
@@ -482,16 +493,3 @@ class _Loop:
 
     def _spent(self, phase: str, began: float) -> None:
         self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - began
-
-
-def _num_lost(record: RoundRecord) -> int:
-    """Clients that could not train in an abandoned round; a record's failures are those in evaluation too."""
-    if record.status != "abandoned":
-        return 0
-    cohort = set(record.cohort)
-    return _num_telling([failure for failure in record.failures if failure.client in cohort])
-
-
-def _num_telling(failures: Iterable[FailureRecord]) -> int:
-    """Clients whose failures say something of the job; a site that is away says nothing."""
-    return len({failure.client for failure in failures if failure.kind != ReplyFailure.LOST})

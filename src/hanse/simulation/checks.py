@@ -11,6 +11,7 @@ from hanse.core.protocols import Task
 from hanse.data.examples import Examples
 from hanse.data.federated import FederatedDataset
 from hanse.rounds.checks import problems_of_parts
+from hanse.rounds.secure_sum import check_secure_sum
 from hanse.rounds.smaller_model import check_smaller_model
 from hanse.simulation.parts import Simulation
 from hanse.trainers.auto import make_trainer
@@ -36,6 +37,8 @@ def check_simulation(simulation: Simulation) -> None:
             check(given)
         except HanseError as problem:
             problems.append(problem)
+    if not problems:
+        check_secure_sum(given.pipeline, given.settings, given.task, given.population())
     if not problems and given.pipeline.shrinking is not None:
         _check_smaller_model(simulation)
     if len(problems) == 1:

@@ -15,6 +15,7 @@ from hanse.pipeline.pipeline import Pipeline
 from hanse.rounds.privacy.settings import PrivacySettings
 from hanse.rounds.privacy.settle import settle_privacy
 from hanse.rounds.privacy.settled import SettledPrivacy
+from hanse.rounds.secure_sum import discreet
 from hanse.rounds.selection import Population
 from hanse.rounds.settings import RoundSettings
 from hanse.simulation.engine import EngineSettings
@@ -68,9 +69,17 @@ class Simulation:
         )
 
     def settled(self) -> Simulation:
-        """The simulation with its pipeline and settings as privacy demands."""
+        """The simulation with its pipeline and settings as privacy demands, and as hidden updates do.
+
+        Raises:
+          HanseError: As `settled_privacy` does; or clients would be asked what is in no secure sum.
+        """
         found = self.settled_privacy
-        return self if found is None else replace(self, pipeline=found.pipeline, settings=found.settings, privacy=None)
+        if found is None:
+            settings = discreet(self.pipeline, self.settings)
+            return self if settings is self.settings else replace(self, settings=settings)
+        settings = discreet(found.pipeline, found.settings)
+        return replace(self, pipeline=found.pipeline, settings=settings, privacy=None)
 
     def local_work(self, round_number: int) -> LocalWork:
         """What clients are asked to do in a round: as the strategy prescribes, and as privacy demands."""

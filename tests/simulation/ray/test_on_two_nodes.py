@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hanse.aggregators.secure_sum import SecureSum
 from hanse.core.errors import RunInterrupted
 from hanse.core.events import ClientFinished, Event, Noted
 from hanse.data.examples import Examples
 from hanse.pipeline.entropy import Zstd
+from hanse.pipeline.modular import Modular
 from hanse.pipeline.pipeline import Pipeline
 from hanse.pipeline.sparsify import TopK
 from hanse.rounds.run_folder import new_run_folder, read_run
@@ -76,6 +78,17 @@ def test_a_run_ends_in_the_bits_of_one_process(task: CallableTask, clients: int,
 def test_what_clients_keep_for_stages_reaches_the_next_round(task: CallableTask) -> None:
     pipeline = Pipeline(stages=(TopK(share=0.3), Zstd()))
     parts = {"settings": EVERYONE, "pipeline": pipeline}
+    federation = make_federation(8)
+    same(*(run_simulation(build(federation, task, engine=engine, **parts)) for engine in (EngineSettings(), RAY)))
+
+
+def test_updates_in_a_secure_sum_are_added_up_in_one_place(task: CallableTask) -> None:
+    pipeline = Pipeline(stages=(Modular(bits=20, range=1.0),), aggregator=SecureSum(), weighting="uniform")
+    parts: dict[str, Any] = {
+        "settings": EVERYONE,
+        "pipeline": pipeline,
+        "strategy": FedAvg(weighting="uniform"),
+    }
     federation = make_federation(8)
     same(*(run_simulation(build(federation, task, engine=engine, **parts)) for engine in (EngineSettings(), RAY)))
 

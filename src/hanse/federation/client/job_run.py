@@ -40,6 +40,7 @@ from hanse.pipeline.dp_sgd import DPSGD
 from hanse.rounds.client_runtime import ClientRuntime
 from hanse.rounds.kept_vectors import KeptInFolder
 from hanse.rounds.privacy.example_guard import ExampleGuard
+from hanse.rounds.secure_sum import refuse_over_network
 from hanse.rounds.smaller_model import check_smaller_model
 from hanse.rounds.tensor_files import write_atomically
 from hanse.simulation.checks import check_samples, samples
@@ -225,7 +226,9 @@ class JobRun:
 
     def _built(self) -> JobParts:
         if self._parts is None:
-            self._parts = build_parts(self._job(), admit=self._policy.admit)
+            parts = build_parts(self._job(), admit=self._policy.admit)
+            refuse_over_network(parts.pipeline)  # whatever the coordinator let pass
+            self._parts = parts
         return self._parts
 
     def _site_data(self) -> SiteData:

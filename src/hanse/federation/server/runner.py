@@ -29,6 +29,7 @@ from hanse.privacy.ledger import PrivacyLedger
 from hanse.rounds.checks import check_asynchronous
 from hanse.rounds.event_log import strict_json
 from hanse.rounds.privacy.run import forget_keys, scope_of
+from hanse.rounds.secure_sum import refuse_over_network
 from hanse.rounds.selection import enlarged
 
 LOGGER = logging.getLogger("hanse.federation")
@@ -99,6 +100,7 @@ class Runner:
         parts = build_parts(job, admit=bureau.admit)
         enlarged(parts.settings.cohort, parts.federation.over_select)
         check_asynchronous(parts.pipeline, parts.federation)
+        refuse_over_network(parts.pipeline)
         content = json.dumps(parts.table, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
         table = json.loads(content)
         wanted = Run(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from hanse.aggregators.mean import Mean
+from hanse.aggregators.secure_sum import SecureSum
 from hanse.aggregators.sum import Sum
 from hanse.core.errors import PrivacyError
 from hanse.pipeline.mechanism import Mechanism
@@ -60,7 +61,9 @@ def settle_central(
 def with_mechanism(pipeline: Pipeline, mechanism: Mechanism, expected: float) -> Pipeline:
     """The pipeline with a mechanism, and a sum that is divided by the expected number of clients."""
     aggregator: Any = pipeline.aggregator
-    if isinstance(aggregator, Mean | Sum):
+    if isinstance(aggregator, SecureSum):
+        aggregator = replace(aggregator, expected=expected)
+    elif isinstance(aggregator, Mean | Sum):
         aggregator = Sum(expected=expected)
     return replace(pipeline, aggregator=aggregator, mechanism=mechanism)
 

@@ -15,6 +15,7 @@ from hanse.privacy.ledger import ChargeKey, PrivacyLedger
 from hanse.rounds.history import RunRecord
 from hanse.rounds.privacy.run import LEDGER, scope_of
 from hanse.rounds.privacy.settled import neighbours_by
+from hanse.rounds.secure_sum import secure_sum_in_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class PrivacyAccount:
         together.
       local: Whether each client's report is private by itself.
       mechanism: What adds the noise, as the job names it.
+      hidden: Whether a secure sum hides single replies from the server.
     """
 
     unit: str
@@ -39,6 +41,7 @@ class PrivacyAccount:
     by_round: Mapping[int, Spent]
     local: bool = False
     mechanism: str = ""
+    hidden: bool = False
 
     @property
     def shares(self) -> bool:
@@ -112,6 +115,7 @@ def spent_by_round(
         by_round=ledger.spent_by_round(name, delta=None if at is None else float(at), points=points),
         local=said.get("mechanism", "none") == "none",
         mechanism=_mechanism(said.get("mechanism"), job),
+        hidden=bool(secure_sum_in_words(job)),
     )
 
 

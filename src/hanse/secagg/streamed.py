@@ -1,0 +1,110 @@
+"""A secure sum with all parties in one process whose inputs come one by one, and of which nothing is kept.
+
+`sum_in_process` has all inputs at hand. Here each client's vector is given, masked and added up before the next is
+asked for, as in a round of a simulation: memory is the sum and everybody's keys, however many clients there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from hanse.core.errors import SumAbandonedError
+from hanse.core.random_bytes import RandomBytes
+from hanse.secagg.client import ClientSession
+from hanse.secagg.identity import RehearsedIdentities
+from hanse.secagg.messages import MaskedInput, Message, ToClient, ToServer, to_bytes
+from hanse.secagg.server import SecureTotal, ServerSession
+from hanse.secagg.terms import Terms
+
+
+class StreamedSum:
+    """One secure sum: keys and shares have been exchanged when it is made, and inputs may come.
+
+    Who gives no input has dropped out after it shared its keys, which is when a client fails in training.
+
+    Args:
+      terms: Of a simulation.
+      clients: Who is asked, as many as the terms' cohort.
+      identities: Randomness for identity keys.
+      server: Of the server's number.
+      source: Of a client's keys, by name.
+      threads: For masks.
+
+    Attributes:
+      bytes_up: Of all messages that clients have sent.
+      bytes_down: Of all that they were sent.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        clients: Iterable[str],
+        *,
+        identities: RandomBytes,
+        server: RandomBytes,
+        source: Callable[[str], RandomBytes],
+        threads: int = 1,
+    ) -> None:
+        self.bytes_up = self.bytes_down = 0
+        names = sorted(clients)
+        known = RehearsedIdentities(names, identities)
+        self._server = ServerSession(terms, names, verify=known.verify, source=server, threads=threads)
+        self._sessions = {
+            name: ClientSession(
+                terms, name, sign=known.sign_for(name), verify=known.verify, source=source(name), threads=threads
+            )
+            for name in names
+        }
+        self._exchange(self._server.advance())  # keys
+        self._exchange(self._server.advance())  # shares
+        self._inboxes = self._server.advance()
+        self._count_down(self._inboxes)
+
+    def add(self, client: str, values: Mapping[str, np.ndarray]) -> None:
+        """A client's input, sent under its masks; the values may change once this has returned.
+
+        Raises:
+          SpecMismatchError: They do not fit the layout.
+          MessageRefusedError: The client gave its input already.
+        """
+        session = self._sessions[client]
+        session.set_input(values)
+        self._answer(client, session.receive(self._inboxes[client]))
+
+    def finish(self) -> SecureTotal:
+        """Confirm who survived, and unmask their sum.
+
+        Raises:
+          SumAbandonedError: Too few inputs came; nothing was revealed.
+        """
+        while not self._server.is_done:
+            self._exchange(self._server.advance())
+        return self._server.total
+
+    def _exchange(self, messages: Mapping[str, ToClient]) -> None:
+        self._count_down(messages)
+        for name, message in sorted(messages.items()):
+            try:
+                answer = self._sessions[name].receive(message)
+            except SumAbandonedError:
+                continue  # this client is out; the server sees a drop-out
+            self._answer(name, answer)
+
+    def _answer(self, client: str, answer: ToServer) -> None:
+        self.bytes_up += _size(answer)
+        self._server.receive(client, answer)
+
+    def _count_down(self, messages: Mapping[str, ToClient]) -> None:
+        same = {id(message): message for message in messages.values()}  # most phases say the same to everybody
+        sizes = {key: _size(message) for key, message in same.items()}
+        self.bytes_down += sum(sizes[id(message)] for message in messages.values())
+
+
+def _size(message: Message) -> int:
+    """Bytes on the way, without a copy of a vector."""
+    if isinstance(message, MaskedInput):
+        return len(to_bytes(replace(message, words=b""))) + len(message.words)
+    return len(to_bytes(message))

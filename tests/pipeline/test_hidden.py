@@ -1,0 +1,74 @@
+"""Pipelines in which nobody sees a single update: what they refuse, and what clients send."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hanse.aggregators.secure_sum import SecureSum
+from hanse.core.errors import EncodingError, PipelineError
+from hanse.pipeline.clip import Clip
+from hanse.pipeline.correlated import TreeNoise
+from hanse.pipeline.entropy import Zstd
+from hanse.pipeline.freeze import Freeze
+from hanse.pipeline.gaussian import CentralGaussian
+from hanse.pipeline.hidden import residue_bits
+from hanse.pipeline.modular import Modular
+from hanse.pipeline.pipeline import Pipeline
+from hanse.pipeline.quantize import Quantize
+from hanse.pipeline.rotate import Rotate
+from hanse.pipeline.sparsify import RandomK, TopK
+from hanse.testing.fakes import make_update
+
+LAST = Modular(bits=16, range=1.0)
+
+
+@pytest.mark.parametrize(
+    ("stages", "mechanism", "told"),
+    [
+        ((TopK(share=0.1), LAST), None, "`TopK` is not additive"),
+        ((Rotate(), Quantize(bits=8)), None, "`Quantize` is not additive"),
+        ((LAST, Zstd()), None, "`Zstd` is not additive"),
+        ((Clip(norm=1.0, adaptive=True, bit_noise=1.0), LAST), None, "`Clip` has each client tell something"),
+        ((Clip(norm=1.0), LAST), CentralGaussian(noise_multiplier=1.0), "CentralGaussian has the server clip"),
+        ((Clip(norm=1.0), LAST), TreeNoise(noise_multiplier=1.0), "TreeNoise has the server clip"),
+    ],
+)
+def test_what_needs_single_updates_is_refused(stages: Any, mechanism: Any, told: str) -> None:
+    with pytest.raises(PipelineError) as caught:
+        Pipeline(stages=stages, aggregator=SecureSum(expected=4.0), weighting="uniform", mechanism=mechanism)
+    assert told in str(caught.value)
+    assert "hint" in str(caught.value)
+
+
+def test_clients_are_weighed_alike() -> None:
+    with pytest.raises(PipelineError, match="weighs clients by examples"):
+        Pipeline(stages=(Rotate(),), aggregator=SecureSum(), weighting="examples")
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [(Clip(norm=1.0), LAST), (RandomK(share=0.5), Rotate(), LAST), (Freeze(tensors=("w",)), LAST)],
+)
+def test_replies_stay_closed_however_many_stages_there_are(stages: Any) -> None:
+    pipeline = Pipeline(stages=stages, aggregator=SecureSum(), weighting="uniform")
+    assert pipeline.opened_up_to == len(stages)
+    assert residue_bits(pipeline.stages, pipeline.aggregator) == 16
+
+
+@pytest.mark.parametrize("stages", [(), (Clip(norm=1.0),), (Clip(norm=1.0), Rotate())])
+def test_whole_numbers_come_last(stages: Any) -> None:
+    pipeline = Pipeline(stages=stages, aggregator=SecureSum(), weighting="uniform")  # noise in shares may come yet
+    with pytest.raises(PipelineError, match="adds up whole numbers"):
+        residue_bits(pipeline.stages, pipeline.aggregator)
+
+
+def test_clients_send_deltas_alone() -> None:
+    pipeline = Pipeline(stages=(Clip(norm=1.0),), aggregator=SecureSum(), weighting="uniform")
+    rngs = [np.random.default_rng(0)]
+    sent = pipeline.encode(make_update([0.5, 0.1], num_examples=17, num_steps=4), rngs)
+    assert (sent.num_examples, sent.num_steps, sent.sums, sent.seconds) == (1, 1, {}, 0.0)
+    with pytest.raises(EncodingError, match="outside the secure sum; nothing was sent"):
+        pipeline.encode(make_update([0.5, 0.1], extras={"control": [1.0, 1.0]}), rngs)
