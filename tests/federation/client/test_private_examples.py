@@ -158,3 +158,11 @@ def test_a_site_takes_no_part_in_what_could_not_keep_its_word(
     layout = run.describe(DescribeOrder()).layout
     with pytest.raises(PrivacyError, match=words):
         run.prepare(PrepareOrder(layout=layout, sites=1))
+
+
+@pytest.mark.parametrize("part", ["1/1", "2/2"])
+def test_a_site_takes_part_where_the_job_names_its_cohort(tmp_path: Path, part: str) -> None:
+    values = private_job(cohort={"use": "fixed", "clients": ["client-0"]})
+    run = at_site(tmp_path, values, data={"simulate": part})
+    layout = run.describe(DescribeOrder()).layout
+    assert run.prepare(PrepareOrder(layout=layout, sites=1)).clients

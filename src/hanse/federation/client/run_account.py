@@ -12,7 +12,7 @@ import math
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ from hanse.rounds.privacy.secret_file import SecretFile, bytes_of
 from hanse.rounds.privacy.settle import check_timely, settle_privacy
 from hanse.rounds.privacy.settled import SettledPrivacy
 from hanse.rounds.privacy.steps import client_steps
-from hanse.rounds.selection import LimitsParticipation, Poisson, Population, Uniform
+from hanse.rounds.selection import Everyone, LimitsParticipation, Poisson, Population, Uniform
 from hanse.rounds.settings import RoundSettings
 
 
@@ -265,6 +265,8 @@ class RunAccount:
         # who the others are is not known here, and how many there are is all that counts; of examples, only one's own
         others = 0 if privacy.unit == "example" else max(0, self._agreed.clients - len(sizes))
         everybody = np.array([*sizes, *[1] * others], dtype=np.int64)
+        if privacy.unit == "example":  # whom the job names is not taken for whom its coordinator asks
+            settings = replace(settings, cohort=Everyone())
         population = Population(tuple(str(i) for i in range(len(everybody))), everybody)
         secret = cohorts_are_secret(privacy, settings)
         try:
