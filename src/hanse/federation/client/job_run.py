@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,9 @@ class JobRun:
             if objection is not None:
                 found[client] = objection
         if isinstance(phase, core.TrainPhase) and isinstance(order, TrainOrder):
-            found |= self._account.admit(phase, order, [client for client in clients if client not in found])
+            rest = [client for client in clients if client not in found]
+            kept = partial(self.runtime().kept_digest, phase)
+            found |= self._account.admit(phase, order, rest, kept=kept)
         return found
 
     def objection(self, phase: core.Phase, client: str) -> HanseError | None:

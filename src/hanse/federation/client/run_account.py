@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -170,10 +170,18 @@ class RunAccount:
             "this site demands privacy, and answers no questions about its data beside private training"
         )
 
-    def admit(self, phase: core.TrainPhase, order: TrainOrder, clients: Sequence[str]) -> dict[str, RefusedError]:
+    def admit(
+        self, phase: core.TrainPhase, order: TrainOrder, clients: Sequence[str], *, kept: Callable[[str], str]
+    ) -> dict[str, RefusedError]:
         """Charge what these clients are about to answer; when this returns it is on the disk.
 
         What clients add noise to themselves is charged once it is known, just before the noise is drawn.
+
+        Args:
+          phase: What is asked.
+          order: The same, as it came.
+          clients: Whom.
+          kept: Names what a client keeps and will start from.
 
         Returns:
           Why not, for clients that may not answer.
@@ -181,7 +189,7 @@ class RunAccount:
         Raises:
           StorageError: It could not be charged; nobody may answer.
         """
-        self._questions = {client: self._question(order, client) for client in clients}
+        self._questions = {client: self._question(order, client, kept) for client in clients}
         self.noise.asked({})
         refused = self._charge(phase, clients)
         self.noise.asked({client: asked for client, asked in self._questions.items() if client not in refused})
@@ -252,10 +260,15 @@ class RunAccount:
             answer=answer,
         )
 
-    def _question(self, order: TrainOrder, client: str) -> str:
-        """Names everything that the client's answer depends on."""
+    def _question(self, order: TrainOrder, client: str, kept: Callable[[str], str]) -> str:
+        """Names everything that the client's answer depends on.
+
+        Noise in local steps is drawn before there is anything else to name it by. So there what a client keeps counts
+        by its content: whoever has a round done anew gets other vectors kept of it.
+        """
         asked = order.model_dump_json(exclude={"accepted"})
-        text = json.dumps([self._job, asked, order.accepted.get(client), self._stamp])
+        mine = kept(client) if self._settled is not None and self._settled.examples is not None else ""
+        text = json.dumps([self._job, asked, order.accepted.get(client), self._stamp, *([mine] if mine else [])])
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _settle(self, parts: JobParts, task: Task, sizes: Sequence[int]) -> SettledPrivacy | None:
