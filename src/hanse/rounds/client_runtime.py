@@ -106,8 +106,11 @@ class ClientRuntime:
         return received(self._pipeline, phase, seed=self._seed, spec=spec, initial=lambda: whole.select(spec))
 
     def kept_digest(self, phase: TrainPhase, client: str) -> str:
-        """Names what a client keeps and would train with in this phase; what it kept of a round may be another later."""
-        kept = self._kept.load(client, _before(phase, client, phase.round))
+        """Names what a client keeps and would train with in this phase; empty where it keeps nothing."""
+        try:
+            kept = self._kept.load(client, _before(phase, client, phase.round))
+        except HanseError:  # training will say so, of this client alone
+            return "unreadable"
         return _digest(sorted(kept.items())).hex() if kept else ""
 
     def answer(self, phase: Phase | CentralPhase, clients: Sequence[str]) -> Iterator[Reply]:
