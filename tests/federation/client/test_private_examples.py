@@ -53,9 +53,9 @@ class Asked:
     work: LocalWork
     noise: float
 
-    def said(self, work: LocalWork, number: int = 1) -> Any:
+    def said(self, work: LocalWork, number: int = 1, *, place: int = 0) -> Any:
         phase = TrainPhase(round=number, broadcast=Broadcast(params=self.params), work=work, cohort=1)
-        (reply,) = self.federation.exchange(phase, self.federation.clients[:1])
+        (reply,) = self.federation.exchange(phase, self.federation.clients[place : place + 1])
         return reply
 
     def with_noise(self, noise: float, clip_norm: float = 1.0, **changes: Any) -> LocalWork:
@@ -86,7 +86,7 @@ def test_as_much_noise_as_the_job_needs_or_more_will_do(asked: Asked) -> None:
 
 
 def test_noise_is_the_sites_own_and_the_same_for_the_same_question_alone(asked: Asked) -> None:
-    first, again, other = (asked.said(asked.with_noise(asked.noise), number) for number in (1, 1, 2))
+    first, again, other = (asked.said(asked.with_noise(asked.noise), number, place=1) for number in (1, 1, 2))
     np.testing.assert_array_equal(first.delta.numpy(), again.delta.numpy())
     assert not np.any(first.delta.numpy() == other.delta.numpy())
 

@@ -309,6 +309,25 @@ def test_what_a_private_job_never_asks_is_not_answered(tmp_path: Path, values: d
         assert words in reply.message
 
 
+def test_a_run_is_held_to_its_own_promise_however_often_its_coordinator_asks(tmp_path: Path) -> None:
+    """Of a site without a budget of its own."""
+    site = OneSite(tmp_path, {})
+    values = local(pipeline={"stages": [{"use": "local_gaussian", "norm": 0.5}]}, rounds=2)
+    values["privacy"] = {"budget": {"epsilon": 3.0, "delta": 1e-5}}
+    site.prepare(values)
+    client = CLIENTS[0]
+    for number in (1, 1, 2):  # the first once more, as after a crash
+        assert isinstance(site.train(values, number, [client])[client], Update)
+    again = site.train(values, 2, CLIENTS[:2], shift=0.5)
+    refused = again[client]
+    assert isinstance(refused, ClientFailure)
+    assert "by this run, whose job promises no more," in refused.message
+    assert isinstance(again[CLIENTS[1]], Update), "it was asked for the first time"
+    assert site.spent(client) <= 3.0
+    site.prepare(values)
+    assert isinstance(site.train(values, 1, [client])[client], Update), "another run has a promise of its own"
+
+
 def test_the_same_question_is_answered_with_the_same_bits_and_any_other_with_other_noise(tmp_path: Path) -> None:
     site = OneSite(tmp_path, budget(50.0))
     values = local()

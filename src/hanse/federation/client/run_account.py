@@ -24,7 +24,7 @@ from hanse.federation.client.own_data import Note
 from hanse.federation.client.runtime import Objections
 from hanse.federation.client.site_config import SiteConfig
 from hanse.federation.client.site_files import LEDGER, SECRET
-from hanse.federation.client.site_ledger import WITHOUT, Charged, SiteLedger, scope_of
+from hanse.federation.client.site_ledger import WITHOUT, Charged, Promise, SiteLedger, scope_of
 from hanse.federation.protocol import TrainOrder
 from hanse.jobs.parts import JobParts
 from hanse.pipeline.pipeline import Pipeline
@@ -139,7 +139,12 @@ class RunAccount:
         self._settled = self._settle(parts, task, list(sizes.values()))
         if self._settled is None:
             return parts.pipeline
-        self._ledger = SiteLedger(self._path, self._table, dataset=self._dataset, unit=parts.privacy.unit)
+        promise = None
+        if self._settled.local and parts.privacy.budget is not None:
+            promise = Promise(run=self._folder.name, secret=self._secret_name, budget=parts.privacy.budget)
+        self._ledger = SiteLedger(
+            self._path, self._table, dataset=self._dataset, unit=parts.privacy.unit, promise=promise
+        )
         if self._settled.examples is not None:  # how much noise there is, each round's work says, and is held to it
             return parts.pipeline
         return self._settled.pipeline if self._settled.adds_noise_at_clients else parts.pipeline
@@ -211,7 +216,8 @@ class RunAccount:
             [
                 (self._charged(phase.round, client, question=self._questions[client]), self._cost_to(client, phase))
                 for client in clients
-            ]
+            ],
+            planned=self._planned(phase.round),
         )
 
     def _cost_to(self, client: str, phase: core.TrainPhase) -> Event:
@@ -243,7 +249,7 @@ class RunAccount:
         if settled is None or ledger is None or not self._reports_later:
             return
         charged = self._charged(round_number, client, question=self._questions[client], answer=answer)
-        refused = ledger.charge([(charged, settled.cost_of_asking)])
+        refused = ledger.charge([(charged, settled.cost_of_asking)], planned=self._planned(round_number))
         if refused:
             raise refused[client]
 
@@ -252,13 +258,21 @@ class RunAccount:
         return Charged(
             run=self._folder.name,
             requester=self._agreed.requester,
-            secret=hashlib.sha256(b"name of a run's key" + self._secret).hexdigest()[:32],
+            secret=self._secret_name,
             noise_by="site" if local else "coordinator",
             round=number,
             client=client,
             question=question,
             answer=answer,
         )
+
+    @property
+    def _secret_name(self) -> str:
+        return hashlib.sha256(b"name of a run's key" + self._secret).hexdigest()[:32]
+
+    def _planned(self, number: int) -> int:
+        """How often a client will be asked from a round on, at most."""
+        return 0 if self._parts is None else max(0, 1 + self._parts.settings.rounds - number)
 
     def _question(self, order: TrainOrder, client: str, kept: Callable[[str], str]) -> str:
         """Names everything that the client's answer depends on.
