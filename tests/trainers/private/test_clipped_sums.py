@@ -247,3 +247,22 @@ def test_code_that_looks_at_values_is_run_one_example_after_another() -> None:
     found = flat(ClippedSums(module, trained(module), CrossEntropy(), note=told.append)(x, y, 0.2))
     assert _far(found, _clipped(each_gradient(module, CrossEntropy(), x, y), 0.2)) < 1e-12
     assert len(told) == 1
+
+
+class _Renormalises(nn.Module):
+    """A table whose rows are cut down where symbols ask for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.dense = nn.Parameter(3 * torch.ones(5, 4)), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.dense(nn.functional.embedding(x, self.table, max_norm=1.0).mean(1))
+        return out
+
+
+def test_weights_that_examples_change_without_noise_are_refused() -> None:
+    module = _Renormalises().double()
+    x, y = torch.tensor([[1, 2], [3, 4]]), torch.tensor([0, 1])
+    with pytest.raises(TaskError, match="changed its parameter `table` by itself"):
+        ClippedSums(module, trained(module), CrossEntropy())(x, y, 0.2)

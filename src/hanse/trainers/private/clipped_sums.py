@@ -14,7 +14,8 @@ from hanse.core.errors import HanseError, NonFiniteUpdateError
 from hanse.tasks.global_generator import seeded
 from hanse.trainers.private.example_gradients import ExampleGradients, Whole, added
 from hanse.trainers.private.layers import CoveredLayer, covered
-from hanse.trainers.private.recording import Recording, buffers_untouched, in_place_of, recorded
+from hanse.trainers.private.padded_embeddings import PaddedEmbeddings
+from hanse.trainers.private.recording import Recording, in_place_of, left_untouched, recorded
 from hanse.trainers.private.row_wise import is_row_wise, total_loss
 
 _CPU_BYTES = 24 << 20  # what one piece of a batch may write out: more is not in a cache, less is more calls
@@ -95,14 +96,14 @@ class ClippedSums:
 
         Raises:
           NonFiniteUpdateError: An example's gradient has no finite norm.
-          TaskError: The model changes its buffers.
+          TaskError: The model changes its buffers, or its own weights.
         """
         totals: dict[int, Tensor] = {}
         way = self._way(x, y) if len(x) else _Way(1)
         at_once = way.at_once or 1
         cut = zip(torch.split(x, at_once), torch.split(y, at_once), strict=True)
         for inputs, targets in cut if len(x) else ():
-            with buffers_untouched(self._module):
+            with left_untouched(self._module):
                 pieces = self._alone(inputs, targets) if way.at_once is None else self._pieces(inputs, targets)
             _add(totals, pieces, clip_norm, self._parameters[0].dtype)
         return [
@@ -126,7 +127,7 @@ class ClippedSums:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # of PyTorch, where it would loop over examples itself
-                with buffers_untouched(self._module):
+                with left_untouched(self._module):
                     numbers = self._workspace(x, y)
         except HanseError:
             raise
@@ -202,7 +203,8 @@ class ClippedSums:
                 outputs = self._module(inputs.unsqueeze(0))
             return self._loss(outputs, targets.unsqueeze(0))
 
-        return vmap(one, randomness="different")(copies, x, y).sum()
+        with PaddedEmbeddings():
+            return vmap(one, randomness="different")(copies, x, y).sum()
 
     def _alone(self, x: Tensor, y: Tensor) -> list[Piece]:
         """One example's gradients, by plain autograd."""
