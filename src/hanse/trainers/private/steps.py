@@ -14,6 +14,7 @@ from hanse.core.params import ParamSpec
 from hanse.trainers.contexts import Contexts
 from hanse.trainers.private.batches import poisson_batches
 from hanse.trainers.private.clipped_sums import ClippedSums
+from hanse.trainers.private.key_stream import noise_kernels
 from hanse.trainers.private.noise import NormalNoise
 
 
@@ -29,7 +30,7 @@ class PrivateSteps:
       spec: The layout of the parameters that are trained.
       parameters: These parameters.
       loss: `(outputs, targets)` to the mean over examples.
-      note: Told in words where something is slow.
+      note: Told in words where something is slow, and of examples without a finite gradient: for the client's eyes.
     """
 
     def __init__(
@@ -45,10 +46,19 @@ class PrivateSteps:
         self._spec = spec
         self._weights = [parameter.detach() for parameter in parameters]
         self._sums = ClippedSums(module, parameters, loss, note=note)
+        self._note = note
+        self._noise_told = False
 
     @torch.no_grad()
     def __call__(
-        self, work: LocalWork, lr: float, private_key: int, data: tuple[Tensor, Tensor], contexts: Contexts | None
+        self,
+        work: LocalWork,
+        lr: float,
+        private_key: int,
+        data: tuple[Tensor, Tensor],
+        contexts: Contexts | None,
+        *,
+        whose: str = "these steps",
     ) -> int:
         """Take all steps; their number.
 
@@ -58,10 +68,11 @@ class PrivateSteps:
           private_key: 128 bits, of the batches and the noise.
           data: The client's inputs and targets, `[n, …]`, n ≥ 1.
           contexts: What the gradient correction looks at, or None without one. It gets the noisy gradient.
+          whose: Whose steps these are, and when, as the notes say it.
 
         Raises:
           JobError: There is no key.
-          NonFiniteUpdateError: An example's gradient has no finite norm.
+          NonFiniteUpdateError: The weights are no longer finite.
           TaskError: The model changes its buffers.
         """
         privacy = work.example_privacy
@@ -69,7 +80,8 @@ class PrivateSteps:
         if not private_key:
             raise JobError("work with example privacy came without a private key for its batches and its noise")
         x, y = data
-        batch, steps = work.batch_length(len(x)), work.num_steps(len(x))
+        batch, steps, zeroed = work.batch_length(len(x)), work.num_steps(len(x)), self._sums.num_zeroed
+        self._tell_of_noise(privacy)
         noise = _Noise(private_key, privacy, self._spec, self._weights)
         states = [work.optimizer.init(weight) for weight in self._weights]
         batches = poisson_batches(private_key, len(x), batch, steps=steps)
@@ -81,7 +93,19 @@ class PrivateSteps:
                 contexts.correct(grads, self._weights)
             for weight, grad, state in zip(self._weights, grads, states, strict=True):
                 work.optimizer.update(weight, grad, state, lr=lr, step=taken)
+        zeroed = self._sums.num_zeroed - zeroed
+        if zeroed:
+            self._note(
+                f"trainer: {whose}: {zeroed} times the gradient of an example had no finite norm, and counted as zero; "
+                "look for NaN among the inputs and targets"
+            )
         return steps
+
+    def _tell_of_noise(self, privacy: ExamplePrivacy) -> None:
+        if self._noise_told or not privacy.noise_multiplier or noise_kernels() is not None:
+            return
+        self._noise_told = True
+        self._note("trainer: noise is made by NumPy, which takes long: there is no C++ compiler; the numbers are the same")
 
 
 class _Noise:
