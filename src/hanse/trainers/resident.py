@@ -263,10 +263,8 @@ class ResidentTrainer:
     ) -> int:
         """Take all local steps with example privacy; their number. What it cost them is not told: it has no noise."""
         if self._private is None:
-            weights = self._weights
-            self._private = PrivateSteps(
-                self._module, weights.trainable, weights.parameters, self._task.loss, note=self._note
-            )
+            parameters, loss = self._weights.parameters, self._task.loss
+            self._private = PrivateSteps(self._module, parameters, loss, note=self._note)
         whose = f"client `{job.client}`, round {round_number}"
         return self._private(work, lr, job.private_key, data, contexts, whose=whose)
 

@@ -133,4 +133,25 @@ void hanse_normal_noise(const uint32_t* key, uint64_t first, int64_t n, float* o
     }
   }
 }
+
+// factor v + deviation z in place of the numbers v of several vectors; z as if they were one. lengths, at: [count].
+void hanse_add_noise(const uint32_t* key, uint64_t first, int64_t count, const int64_t* lengths, float* const* at,
+                     float factor, float deviation) {
+  alignas(64) uint32_t words[GROUP];
+  alignas(64) float numbers[GROUP];
+  int64_t used = GROUP;
+  for (int64_t i = 0; i < count; i++) {
+    for (int64_t done = 0; done < lengths[i];) {
+      if (used == GROUP) {
+        key_stream(key, first, words);
+        normal(words, numbers);
+        first += BLOCKS, used = 0;
+      }
+      const int64_t rest = lengths[i] - done, some = rest < GROUP - used ? rest : GROUP - used;
+      float* v = at[i] + done;
+      for (int64_t k = 0; k < some; k++) v[k] = v[k] * factor + numbers[used + k] * deviation;
+      done += some, used += some;
+    }
+  }
+}
 }

@@ -34,10 +34,12 @@ class NoiseKernels:
     Args:
       words: The key stream.
       normal: Normal numbers, made of it.
+      add: The same, added to vectors.
     """
 
     words: Any
     normal: Any
+    add: Any
 
 
 @lru_cache(maxsize=1)
@@ -47,10 +49,11 @@ def noise_kernels() -> NoiseKernels | None:
         library = shared_library(SOURCE, {}, flags=_FLAGS)
     except JobError:
         return None
-    functions = library.hanse_key_stream, library.hanse_normal_noise
+    functions = library.hanse_key_stream, library.hanse_normal_noise, library.hanse_add_noise
+    common = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int64, ctypes.c_void_p]
     for function in functions:
-        function.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int64, ctypes.c_void_p]
-        function.restype = None
+        function.argtypes, function.restype = common, None
+    functions[2].argtypes = [*common, ctypes.c_void_p, ctypes.c_float, ctypes.c_float]
     return NoiseKernels(*functions)
 
 

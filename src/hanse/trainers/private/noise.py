@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor, float64
+import torch
+from torch import Tensor
 
 from hanse.trainers.private.key_stream import BLOCKS, GROUP, key_of, noise_kernels, random_words
 
@@ -49,7 +51,7 @@ class NormalNoise:
 
     def fill(self, out: Tensor) -> None:
         """Write into a contiguous vector on the CPU, `[P]` of float32 or float64."""
-        wide, numbers = out.dtype == float64, out.numpy()
+        wide, numbers = out.dtype == torch.float64, out.numpy()
         groups = -(-len(out) * (2 if wide else 1) // GROUP)
         kernels = None if wide else noise_kernels()
         if kernels is not None:
@@ -61,6 +63,31 @@ class NormalNoise:
                 numbers[done : done + len(found)] = found
                 done += len(found)
         self._block += groups * BLOCKS
+
+    def add_to(self, totals: Sequence[Tensor], *, factor: float, deviation: float) -> None:
+        """Make of numbers v, in place, `factor v + deviation z`: z is as `fill` would write it for all tensors together.
+
+        Numbers go by their place in a tensor, whatever its order in memory.
+
+        Args:
+          totals: Of one type, on any device.
+          factor: What they are multiplied by.
+          deviation: The standard deviation of what is added.
+        """
+        lengths = [total.numel() for total in totals]
+        kernels = noise_kernels()
+        if kernels is not None and all(t.dtype == torch.float32 and t.is_cpu and t.is_contiguous() for t in totals):
+            about = np.array(lengths, np.int64), np.array([total.data_ptr() for total in totals], np.uint64)
+            kernels.add(
+                self._key.ctypes.data, self._block, len(totals), *(own.ctypes.data for own in about), factor, deviation
+            )
+            self._block += -(-sum(lengths) // GROUP) * BLOCKS
+            return
+        flat = torch.empty(sum(lengths), dtype=totals[0].dtype)
+        self.fill(flat)
+        flat.mul_(deviation)  # by itself, for `add_` may round a product and a sum as one
+        for total, part in zip(totals, flat.split(lengths), strict=True):
+            total.mul_(factor).add_(part.view(total.shape).to(total))
 
 
 def _normal(words: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from hanse.core.errors import JobError
 from hanse.core.example_privacy import ExamplePrivacy
 from hanse.core.local_work import LocalWork
-from hanse.core.params import ParamSpec
 from hanse.trainers.contexts import Contexts
 from hanse.trainers.private.batches import poisson_batches
 from hanse.trainers.private.clipped_sums import ClippedSums
@@ -27,8 +26,7 @@ class PrivateSteps:
 
     Args:
       module: With its weights in place, in training mode when steps are taken.
-      spec: The layout of the parameters that are trained.
-      parameters: These parameters.
+      parameters: Those that are trained, in the model's order.
       loss: `(outputs, targets)` to the mean over examples.
       note: Told in words where something is slow, and of examples without a finite gradient: for the client's eyes.
     """
@@ -36,14 +34,12 @@ class PrivateSteps:
     def __init__(
         self,
         module: nn.Module,
-        spec: ParamSpec,
         parameters: Sequence[nn.Parameter],
         loss: Callable[[Tensor, Tensor], Tensor],
         *,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._module = module
-        self._spec = spec
         self._weights = [parameter.detach() for parameter in parameters]
         self._sums = ClippedSums(module, parameters, loss, note=note)
         self._note = note
@@ -82,13 +78,16 @@ class PrivateSteps:
         x, y = data
         batch, steps, zeroed = work.batch_length(len(x)), work.num_steps(len(x)), self._sums.num_zeroed
         self._tell_of_noise(privacy)
-        noise = _Noise(private_key, privacy, self._spec, self._weights)
+        noise, deviation = NormalNoise(private_key), privacy.clip_norm * privacy.noise_multiplier / batch
         states = [work.optimizer.init(weight) for weight in self._weights]
         batches = poisson_batches(private_key, len(x), batch, steps=steps)
         for taken, rows in enumerate(batches, start=1):
             index = torch.from_numpy(rows).to(x.device)
-            sums = self._sums(x.index_select(0, index), y.index_select(0, index), privacy.clip_norm)
-            grads = noise.added_to(sums, batch)
+            grads = self._sums(x.index_select(0, index), y.index_select(0, index), privacy.clip_norm)
+            if deviation:
+                noise.add_to(grads, factor=1 / batch, deviation=deviation)
+            else:
+                torch._foreach_mul_(grads, 1 / batch)
             if contexts is not None:
                 contexts.correct(grads, self._weights)
             for weight, grad, state in zip(self._weights, grads, states, strict=True):
@@ -106,23 +105,3 @@ class PrivateSteps:
             return
         self._noise_told = True
         self._note("trainer: noise is made by NumPy, which takes long: there is no C++ compiler; the numbers are the same")
-
-
-class _Noise:
-    """Noise of one client's round, in vectors of the model's size."""
-
-    def __init__(self, private_key: int, privacy: ExamplePrivacy, spec: ParamSpec, weights: Sequence[Tensor]) -> None:
-        self._deviation = privacy.clip_norm * privacy.noise_multiplier
-        self._normal = NormalNoise(private_key)
-        # the numbers of a parameter are those of its place in the model, whatever its order in memory
-        self._flat = torch.empty(sum(weight.numel() for weight in weights), dtype=getattr(torch, spec.dtype))
-        self._parts = torch.split(self._flat, [weight.numel() for weight in weights])
-
-    def added_to(self, sums: list[Tensor], batch: int) -> list[Tensor]:
-        """(sums + noise) / batch, in the sums' memory."""
-        torch._foreach_mul_(sums, 1 / batch)
-        if self._deviation:
-            self._normal.fill(self._flat)
-            for total, part in zip(sums, self._parts, strict=True):
-                total.add_(part.view(total.shape).to(total), alpha=self._deviation / batch)
-        return sums
