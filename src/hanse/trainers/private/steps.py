@@ -104,4 +104,6 @@ class PrivateSteps:
         if self._noise_told or not privacy.noise_multiplier or noise_kernels() is not None:
             return
         self._noise_told = True
-        self._note("trainer: noise is made by NumPy, which takes long: there is no C++ compiler; the numbers are the same")
+        self._note(
+            "trainer: noise is made by NumPy, which takes long: there is no C++ compiler; the numbers are the same"
+        )
