@@ -50,7 +50,7 @@ def noise_kernels() -> NoiseKernels | None:
     except JobError:
         return None
     functions = library.hanse_key_stream, library.hanse_normal_noise, library.hanse_add_noise
-    common = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int64, ctypes.c_void_p]
+    common: list[Any] = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int64, ctypes.c_void_p]
     for function in functions:
         function.argtypes, function.restype = common, None
     functions[2].argtypes = [*common, ctypes.c_void_p, ctypes.c_float, ctypes.c_float]

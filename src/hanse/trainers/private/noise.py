@@ -27,7 +27,7 @@ class NormalNoise:
 
         r = √(−2 ln((k + ½) / 2³²))        z = r cos(π j / 2³¹),  r sin(π j / 2³¹)
 
-    so |z| ≤ 6.77, which normal numbers are beyond with probability 2e-11; small r are as fine as float32 is. In
+    so |z| ≤ 6.77, which normal numbers are beyond with probability 1.4e-11; small r are as fine as float32 is. In
     float64, of twice as long words, |z| ≤ 8.66.
 
     **Standing.** ChaCha20 is a cipher: who does not know the key and sees any number of its words can't, as far as is
@@ -65,7 +65,7 @@ class NormalNoise:
         self._block += groups * BLOCKS
 
     def add_to(self, totals: Sequence[Tensor], *, factor: float, deviation: float) -> None:
-        """Make of numbers v, in place, `factor v + deviation z`: z is as `fill` would write it for all tensors together.
+        """Turn numbers v into `factor v + deviation z`, where z is what `fill` writes for all tensors together.
 
         Numbers go by their place in a tensor, whatever its order in memory.
 
@@ -86,7 +86,7 @@ class NormalNoise:
         flat = torch.empty(sum(lengths), dtype=totals[0].dtype)
         self.fill(flat)
         flat.mul_(deviation)  # by itself, for `add_` may round a product and a sum as one
-        for total, part in zip(totals, flat.split(lengths), strict=True):
+        for total, part in zip(totals, torch.split(flat, lengths), strict=True):
             total.mul_(factor).add_(part.view(total.shape).to(total))
 
 
