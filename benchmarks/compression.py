@@ -42,7 +42,7 @@ STAGES: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"use": "random_k", "share": 0.05, "feedback": True},
         {"use": "quantize", "bits": 8},
     ),
-    "subspace of rank 8": ({"use": "subspace", "rank": 8},),
+    "subspace of rank 32": ({"use": "subspace", "rank": 32},),
     "federated dropout 25 %": ({"use": "federated_dropout", "rate": 0.25},),
 }
 _DOWN: Mapping[str, Any] = {"broadcast": (_ROTATE, {"use": "quantize", "bits": 8})}

@@ -130,16 +130,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=sorted(MODELS), default="cnn")
     parser.add_argument("--clients", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=15, help="of one local epoch each")
+    parser.add_argument("--rounds", type=int, default=10, help="of one local epoch each")
     parser.add_argument("--batch-size", type=int, default=1024)
-    parser.add_argument("--lr", type=float, default=2.0)
+    parser.add_argument("--lr", type=float, default=8.0)
     parser.add_argument("--momentum", type=float, default=0.0)
-    parser.add_argument("--clip-norm", type=float, default=0.5)
+    parser.add_argument("--clip-norm", type=float, default=0.1)
     parser.add_argument("--epsilon", type=float, default=3.0)
     parser.add_argument("--delta", type=float, default=1e-5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--plain", action=argparse.BooleanOptionalAction, default=True, help="run without privacy too")
-    parser.add_argument("--plain-lr", type=float, help="learning rate of the runs without privacy; by default the same")
+    parser.add_argument("--plain-lr", type=float, default=0.2, help="learning rate of the runs without privacy")
     parser.add_argument("--json", type=Path)
     told = parser.parse_args()
     budget = Budget(epsilon=told.epsilon, delta=told.delta)
@@ -148,7 +148,7 @@ def main() -> None:
     for seed in told.seeds:
         results.append(run(told, seed, found))
         if told.plain:
-            plain = argparse.Namespace(**{**vars(told), "lr": told.plain_lr or told.lr})
+            plain = argparse.Namespace(**{**vars(told), "lr": told.plain_lr})
             results.append(run(plain, seed, None))
         for result in results[-2 if told.plain else -1 :]:
             private = (

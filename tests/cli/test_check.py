@@ -15,7 +15,7 @@ def test_check_says_what_a_job_would_cost_and_runs_nothing(hanse: Hanse, job: Pa
 
 def test_check_says_where_nothing_is_measured(hanse: Hanse, job: Path) -> None:
     said = hanse("check", job, "--set", "data.split.test=0.0")
-    assert "nothing: no examples are kept back" in said.out
+    assert "nothing: neither examples" in said.out
 
 
 def test_check_gathers_all_problems(hanse: Hanse, tmp_path: Path) -> None:
@@ -164,3 +164,20 @@ def test_check_refuses_what_no_secure_sum_can_add_up(hanse: Hanse, job: Path) ->
         refused = hanse("check", job, *sets, "--set", last)
         assert refused.code != 0, last
         assert words in " ".join(refused.err.split()), refused.err
+
+
+def test_a_delta_that_promises_nothing_is_said(hanse: Hanse, job: Path) -> None:
+    large = ("--set", "privacy.budget.delta=0.5")
+    assert "it would allow telling all about one example" in " ".join(
+        hanse("check", job, *EXAMPLES, *large).out.split()
+    )
+    assert "take care" not in hanse("check", job, *EXAMPLES).out
+
+
+def test_a_private_job_is_not_said_to_be_measured_at_clients(hanse: Hanse, job: Path) -> None:
+    assert "neither examples that clients keep back" in " ".join(hanse("check", job, *EXAMPLES).out.split())
+
+
+def test_an_impossible_budget_is_named_by_its_path(hanse: Hanse, job: Path) -> None:
+    said = hanse("check", job, *EXAMPLES, "--set", "privacy.budget.epsilon=0")
+    assert (said.code, "privacy.budget.epsilon: must be above 0 and finite" in said.err) == (2, True)

@@ -107,6 +107,15 @@ def test_a_wrong_setting_is_named_by_its_path(table: object, where: str, words: 
     assert words in str(found)
 
 
+@pytest.mark.parametrize("value", ["clip", {"use": "clip", "norm": 1.0}, 3])
+def test_what_stands_for_a_list_of_parts_and_is_none_is_named(value: object) -> None:
+    builder = Builder()
+    builder.fill(Pipeline, {"stages": value}, "pipeline")
+    with pytest.raises(SettingError, match=r"pipeline\.stages: got .*wanted a list, each a stage") as caught:
+        builder.raise_problems("the job")
+    assert ("brackets" in str(caught.value)) == (value != 3)
+
+
 def test_a_path_that_an_error_brings_along_is_not_said_twice() -> None:
     assert problem("partition", {"use": "iid", "clients": 0}).where == "partition.clients"
     builder = Builder()

@@ -39,7 +39,7 @@ CLIP = Clip(norm=1.0)
         ((Rotate(), CLIP, Sign()), "`Sign` keeps at the client"),
         ((RandomK(), RandomK(feedback=True)), "`RandomK` keeps at the client"),
         ((CLIP, Freeze(tensors=("b",))), "`Freeze` restricts what clients train, and `Clip` stands left of it"),
-        ((Freeze(tensors=("b",)), RandomK(structured=True)), "`RandomK` restricts what clients train"),
+        ((Freeze(tensors=("b",)), RandomK(structured=True)), "`Freeze` and `RandomK` both restrict what clients train"),
         ((TopK(), TopK()), "`TopK` and `TopK` both send a vector `stage.top.places`"),
         ((Clip(norm=1.0, adaptive=True),) * 2, "`Clip` and `Clip` both send a vector `stage.clip.below`"),
         ((Quantize(), Clip(norm=1.0, adaptive=True)), "works on numbers"),

@@ -78,3 +78,20 @@ def test_what_needs_a_delta_says_so() -> None:
     assert watched.allows(Counter(), Laplace(noise_multiplier=1))
     with pytest.raises(PrivacyError, match="without delta"):
         watched.allows(Counter(), Gaussian(noise_multiplier=1))
+
+
+def test_people_whose_releases_differ_are_each_accounted_for_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As clients of a site that hold different numbers of examples, round by round."""
+    asked, real = 0, horizon.account
+
+    def counted(*arguments: object, **named: object) -> object:
+        nonlocal asked
+        asked += 1
+        return real(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(horizon, "account", counted)
+    watched = BudgetHorizon(Budget(epsilon=2.0, delta=1e-5))
+    for done in range(12):
+        for event in EVENTS[1:]:
+            assert watched.allows(Counter({event: done} if done else {}), event, planned=12 - done)
+    assert asked == len(EVENTS[1:])

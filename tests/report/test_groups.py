@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hanse.report.groups import Score, format_score, group_runs, metrics_of, score_for
@@ -93,6 +93,7 @@ def test_the_score_that_a_name_stands_for() -> None:
     assert metrics_of(runs) == ["accuracy", "loss"]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_the_order_of_runs_does_not_matter(values: list[float], random: object) -> None:
     runs = [run(seed, [value]) for seed, value in enumerate(values)]

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from rich.console import Console
 
-from hanse.cli.privacy_table import privacy_table, spent_cell, spent_lines
+from hanse.cli.privacy_table import privacy_table, spent_cell, spent_lines, told_apart
 from hanse.cli.tables import run_summary
 from hanse.plots.privacy import draw_privacy
 from hanse.privacy.accountant import Spent
@@ -89,3 +89,15 @@ def test_the_plot_leaves_out_what_is_infinite(budget: float | None) -> None:
     assert list(line.get_xdata()) == [1, 3]
     assert len(axes.get_lines()) == (1 if budget is None else 2)
     assert draw_privacy({}).axes[0].axison is False
+
+
+def test_runs_that_hide_other_things_are_not_compared_in_silence() -> None:
+    assert told_apart([account(), None, account(2)]) == ""
+    assert told_apart([account(), account(unit="example", delta=1e-6)]).endswith("differ in who is protected, δ.")
+
+
+def test_an_infinite_epsilon_is_no_word_of_a_programming_language() -> None:
+    endless = Spent(epsilon=float("inf"), delta=1e-5, method="exact", reason="no noise", neighbours="add-or-remove-one")
+    without = account(by_round={1: endless})
+    assert spent_cell(without) == "∞"
+    assert "ε = ∞ of 4" in text_of(privacy_table(without))

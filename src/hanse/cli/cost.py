@@ -21,9 +21,21 @@ def cost_table(cost: Cost, privacy: SettledPrivacy | None = None) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for label, value in [*_lines(cost), *(planned_lines(privacy) if privacy is not None else ())]:
+    lines = _lines(cost)
+    if privacy is not None:
+        lines += [*planned_lines(privacy), *_large_delta(cost, privacy)]
+    for label, value in lines:
         table.add_row(label, Text(value))
     return table
+
+
+def _large_delta(cost: Cost, privacy: SettledPrivacy) -> list[tuple[str, str]]:
+    """A word on a delta that promises next to nothing: telling all of one unit in n keeps (0, 1/n)-privacy."""
+    units, noun = (cost.num_clients, "client") if privacy.unit == "client" else (cost.num_examples, "example")
+    if privacy.delta is None or privacy.delta * units < 1:
+        return []
+    told = f"δ = {privacy.delta:g} is no less than 1 / {units:,}: it would allow telling all about one {noun}"
+    return [("take care", f"{told}; take one well below")]
 
 
 def _lines(cost: Cost) -> list[tuple[str, str]]:
@@ -39,7 +51,7 @@ def _lines(cost: Cost) -> list[tuple[str, str]]:
         ("parameters", _parameters(cost)),
         ("a round sends", f"{format_bytes(cost.bytes_down)} down, {format_bytes(cost.bytes_up)} up"),
         ("the run sends", format_bytes(total)),
-        *([("stages take", f"{format_seconds(cost.encoding)} of CPU at a client")] if cost.encoding else []),
+        *([("stages take", f"{_duration(cost.encoding)} of CPU at a client")] if cost.encoding else []),
         ("local steps", f"about {cost.steps:,.0f} in a round"),
         ("memory", f"about {format_bytes(cost.memory)}, beside Python and its packages"),
     ]
@@ -59,6 +71,10 @@ def _secure(sizes: Sizes, cohort: float) -> str:
     )
 
 
+def _duration(seconds: float) -> str:
+    return format_seconds(seconds) if seconds >= 0.0005 else "under 1 ms"
+
+
 def _parameters(cost: Cost) -> str:
     if not cost.num_frozen:
         return format_count(cost.num_parameters)
@@ -68,4 +84,4 @@ def _parameters(cost: Cost) -> str:
 def _measured_on(cost: Cost) -> str:
     parts = ["what clients keep back"] if cost.held_out else []
     parts += [f"{cost.central_test:,} central test examples"] if cost.central_test else []
-    return " and ".join(parts) or "nothing: no examples are kept back, and there is no central test set"
+    return " and ".join(parts) or "nothing: neither examples that clients keep back nor a central test set"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from rich import box
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hanse.core.units import plural
-from hanse.report.privacy import account_in_words, epsilon_line, protection_in_words, spent_in_words
+from hanse.report.privacy import account_in_words, epsilon_in_words, epsilon_line, protection_in_words, spent_in_words
 from hanse.rounds.privacy.settled import ExampleClaim, SettledPrivacy
 from hanse.rounds.privacy.spending import PrivacyAccount
 
@@ -24,7 +25,7 @@ def privacy_table(account: PrivacyAccount) -> RenderableType:
     for head in ("round", "ε"):
         table.add_column(head, justify="right", no_wrap=True)
     for number, spent in account.by_round.items():
-        table.add_row(f"{number:,}", f"{spent.epsilon:.4f}")
+        table.add_row(f"{number:,}", epsilon_in_words(spent.epsilon, ".4f"))
     note = f"{protection_in_words(account)} {account_in_words(account)}"
     return Group(Text(spent_in_words(account), style="bold"), table, Text(note, style="dim"))
 
@@ -42,7 +43,20 @@ def spent_cell(account: PrivacyAccount | None) -> str:
     """What a run has spent, for a column; a dash where it promises nothing."""
     if account is None or not account.by_round:
         return "–"
-    return f"{account.by_round[max(account.by_round)].epsilon:.4g}"
+    return epsilon_in_words(account.by_round[max(account.by_round)].epsilon, ".4g")
+
+
+def told_apart(accounts: Iterable[PrivacyAccount | None]) -> str:
+    """Why the ε of several runs can't be compared, in a sentence; empty where they can."""
+    spent = [account for account in accounts if account is not None and account.by_round]
+    differing: dict[str, set[Any]] = {
+        "who is protected": {account.unit for account in spent},
+        "from whom": {(account.local, account.shares) for account in spent},
+        "δ": {account.delta for account in spent},
+        "what neighbours are": {account.by_round[max(account.by_round)].neighbours for account in spent},
+    }
+    named = [what for what, found in differing.items() if len(found) > 1]
+    return f"These runs' ε can't be compared, as they differ in {', '.join(named)}." if named else ""
 
 
 def planned_lines(settled: SettledPrivacy) -> list[tuple[str, str]]:
@@ -51,7 +65,7 @@ def planned_lines(settled: SettledPrivacy) -> list[tuple[str, str]]:
     curve = settled.curve()
     if not curve:
         return [*lines, ("privacy", "no delta to tell epsilon at: give [privacy] a budget, or delta")]
-    told = ", ".join(f"{epsilon:.3g} after {number:,}" for number, epsilon in curve)
+    told = ", ".join(f"{epsilon_in_words(epsilon)} after {number:,}" for number, epsilon in curve)
     budget = "" if settled.budget is None else f"; the budget is {settled.budget}"
     at = "" if settled.delta is None else f" at δ = {settled.delta:g}"
     once = ", charged once for all of them" if settled.factorisation is not None else ""

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from hanse.cli.privacy_table import spent_cell, spent_lines
+from hanse.cli.privacy_table import spent_cell, spent_lines, told_apart
 from hanse.cli.profile_table import profile_table
 from hanse.core.units import format_bytes, format_count, format_gain, format_metric, format_seconds, plural
 from hanse.plots.spread import spread_of
@@ -184,9 +184,9 @@ def compare_table(runs: Sequence[RunRecord]) -> RenderableType:
     heads = ["name", "status", "rounds", f"last {name}", "best (round)", "up", "down", "time"]
     heads += ["ε"] if private else []
     table = _Fitted(heads, rows, words=("name", "status"), drop=("time", "down", "status"))
-    if same:
-        return table
-    return Group(table, Text("These runs have different objectives, so none is called the best.", style="dim"))
+    notes = [] if same else ["These runs have different objectives, so none is called the best."]
+    notes += [note for note in [told_apart(accounts)] if note]
+    return Group(table, *(Text(note, style="dim") for note in notes)) if notes else table
 
 
 def fitted_table(

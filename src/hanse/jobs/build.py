@@ -252,7 +252,7 @@ class Builder:
         return value, value
 
     def _plain_value(self, annotation: Any, members: tuple[Any, ...], value: Any, where: str) -> tuple[Any, Any]:
-        simple = [m for m in members if seam_of(m) is None and not dataclasses.is_dataclass(m)]
+        simple = [m for m in members if not (seam_of(m) or seam_of(element_of(m)) or dataclasses.is_dataclass(m))]
         if isinstance(value, str) and ":" in value and any(_is_callable_type(m) for m in simple):
             try:
                 return self.found("estimator", value, where), value
@@ -267,6 +267,8 @@ class Builder:
         except (ValidationError, TypeError, ValueError):
             known = [name for name in literals_of(members) if isinstance(name, str)]
             hint = did_you_mean(value, known) if isinstance(value, str) and known and str not in members else None
+            if isinstance(value, Mapping | str) and any(seam_of(element_of(m)) for m in members):
+                hint = "put it into brackets: a list may have one element"
             return self._fail(SettingError(where, f"got {shown(value)}; wanted {in_words(annotation)}", hint=hint))
 
 

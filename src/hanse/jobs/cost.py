@@ -47,8 +47,8 @@ class Cost:
       steps: Local steps of the cohort in a round, about.
       memory: Bytes for data, model and updates, beside what Python and its packages take.
       training: What training takes of its device, in words; empty for tasks that train by themselves.
-      held_out: Whether clients keep examples back for testing.
-      central_test: Examples of the official test set; 0 where there is none.
+      held_out: Whether models are measured on examples that clients keep back.
+      central_test: Examples of the official test set that models are measured on; 0 where they are not.
       baselines: What is run besides.
     """
 
@@ -85,7 +85,8 @@ def estimate(built: BuiltJob) -> Cost:
     up, encoding = _encoded(simulation, shared, len(cohorts[0]))
     secure = _secure(simulation, shared)
     typical = int(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 0
-    central = simulation.dataset.central_test
+    measured = simulation.settled().settings.evaluate  # a private run asks clients for no metrics
+    central = simulation.dataset.central_test if measured.central else None
     on_device = device_memory(simulation)
     return Cost(
         rounds=simulation.settings.rounds,
@@ -103,7 +104,7 @@ def estimate(built: BuiltJob) -> Cost:
         steps=work.num_steps(typical) * cohort,
         memory=_memory(simulation, whole),
         training="" if on_device is None else on_device.sentence(),
-        held_out="test" in simulation.dataset.held_out and simulation.settled().settings.evaluate.clients != "none",
+        held_out="test" in simulation.dataset.held_out and measured.clients != "none",
         central_test=0 if central is None else len(central),
         baselines=built.baselines,
     )

@@ -77,10 +77,7 @@ def check_chain(stages: Sequence[Stage]) -> None:
     for i, stage in enumerate(stages):
         name = type(stage).__name__
         if i and isinstance(stage, Restricts) and stage.restricts:
-            raise PipelineError(
-                f"stage `{name}` restricts what clients train, and `{type(stages[0]).__name__}` stands left of it",
-                hint=f"put `{name}` first",
-            )
+            raise _not_first(name, stages[0])
         if layout is None:
             raise PipelineError(
                 f"stage `{name}` stands right of `{maker}`, whose encodings differ in size",
@@ -107,6 +104,19 @@ def check_chain(stages: Sequence[Stage]) -> None:
         if isinstance(stage, ChangesLayout) and not (i == 0 and isinstance(stage, Restricts)):  # names tensors
             layout, maker = stage.encoded_spec(layout), name
         redraws = redraws or (name if getattr(stage, "redraws", False) else "")
+
+
+def _not_first(name: str, first: Stage) -> PipelineError:
+    """A stage that restricts training has to be the first, so there is one at most."""
+    left = type(first).__name__
+    if isinstance(first, Restricts) and first.restricts:
+        return PipelineError(
+            f"stages `{left}` and `{name}` both restrict what clients train, and only one stage may",
+            hint="leave one of them out",
+        )
+    return PipelineError(
+        f"stage `{name}` restricts what clients train, and `{left}` stands left of it", hint=f"put `{name}` first"
+    )
 
 
 def _check_mechanism(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeGuard
 
-from hanse.core.errors import PrivacyError
+from hanse.core.errors import SettingError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class Budget:
         customary choice is well below one over the number of units.
 
     Raises:
-      PrivacyError: A number is out of its range.
+      SettingError: A number is out of its range.
 
     >>> Budget(epsilon=4, delta=1e-6)
     Budget(epsilon=4.0, delta=1e-06)
@@ -29,19 +30,25 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not _is_number(self.epsilon) or not 0 < self.epsilon < math.inf:
-            raise PrivacyError(f"a budget's epsilon is {self.epsilon!r}; wanted a finite number > 0")
+            raise SettingError("epsilon", f"must be above 0 and finite, got {self.epsilon!r}")
         object.__setattr__(self, "epsilon", float(self.epsilon))
         if self.delta is not None:
-            if not _is_number(self.delta) or not 0 < self.delta < 1:
-                raise PrivacyError(
-                    f"a budget's delta is {self.delta!r}; wanted a number between 0 and 1",
-                    hint="delta is the chance that the bound fails: take well below 1 / number of units, like 1e-6",
-                )
+            check_delta(self.delta)
             object.__setattr__(self, "delta", float(self.delta))
 
     def __str__(self) -> str:
         return f"ε = {self.epsilon:g}" + (f", δ = {self.delta:g}" if self.delta is not None else " (pure)")
 
 
-def _is_number(value: object) -> bool:
+def check_delta(delta: object) -> None:
+    """Refuse what is no delta; raises `SettingError`."""
+    if not _is_number(delta) or not 0 < delta < 1:
+        raise SettingError(
+            "delta",
+            f"must be above 0 and below 1, got {delta!r}",
+            hint="delta is the chance that the bound fails: take well below 1 / number of units, like 1e-6",
+        )
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

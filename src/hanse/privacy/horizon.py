@@ -16,6 +16,7 @@ from hanse.privacy.neighbours import Neighbours
 
 _AHEAD = (1024, 256, 64, 16, 4)
 _KEPT = 64  # collections known not to fit; bounded memory
+_KEPT_WITHIN = 4096  # known to fit, one for each set of events: clients of many sizes have as many
 
 
 class BudgetHorizon:
@@ -29,7 +30,7 @@ class BudgetHorizon:
     def __init__(self, budget: Budget, neighbours: Neighbours | None = None) -> None:
         self._budget = budget
         self._neighbours = neighbours
-        self._within: Counter[Event] = Counter()
+        self._within: dict[frozenset[Event], Counter[Event]] = {}
         self._over: list[Counter[Event]] = []
 
     def allows(self, events: Counter[Event], event: Event, *, planned: int = 0) -> bool:
@@ -45,7 +46,8 @@ class BudgetHorizon:
           UnknownEventError: The events can't be accounted for together.
           PrivacyError: The budget has no delta, and an event needs one.
         """
-        if events + Counter({event: 1}) <= self._within:
+        wanted = events + Counter({event: 1})
+        if wanted <= self._within.get(frozenset(wanted), Counter()):
             return True
         return any(
             self._fits(events + Counter({event: ahead})) for ahead in (*([planned] if planned > 1 else []), *_AHEAD, 1)
@@ -55,7 +57,11 @@ class BudgetHorizon:
         if any(over <= events for over in self._over):
             return False
         if account(events, delta=self._budget.delta, neighbours=self._neighbours).epsilon <= self._budget.epsilon:
-            self._within = events
+            kinds = frozenset(events)
+            self._within.pop(kinds, None)
+            self._within[kinds] = events
+            if len(self._within) > _KEPT_WITHIN:
+                del self._within[next(iter(self._within))]
             return True
         self._over = [*(over for over in self._over if not events <= over), events][-_KEPT:]
         return False

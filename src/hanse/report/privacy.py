@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hanse.core.units import plural
 from hanse.plots.privacy import draw_privacy
 from hanse.plots.style import TITLE_HEIGHT
@@ -33,10 +35,12 @@ def privacy_section(account: PrivacyAccount) -> Section | None:
             budget=account.budget.epsilon if account.budget else None,
             subtitle=f"ε of one {account.unit}{at}",
         )
-        label = f"Epsilon by round: {', '.join(f'{value:.3g} after {n:,}' for n, value in _some(epsilon).items())}"
+        label = f"Epsilon by round: {_after(epsilon)}"
         figure.texts[0].set_visible(False)
         plots = (to_svg(figure, "plot-privacy", label=label, cut=TITLE_HEIGHT),)
-    rows = tuple(("all" if together else f"{number:,}", f"{value:.4f}") for number, value in epsilon.items())
+    rows = tuple(
+        ("all" if together else f"{number:,}", epsilon_in_words(value, ".4f")) for number, value in epsilon.items()
+    )
     caption = "Epsilon for all rounds" if together else "Epsilon after each round"
     if len(epsilon) > 1 and max(epsilon) - min(epsilon) + 1 > len(epsilon):
         caption = "Epsilon after some rounds, and after the last"
@@ -63,7 +67,7 @@ def spent_in_words(account: PrivacyAccount) -> str:
     of = "" if account.budget is None else f" of {account.budget.epsilon:g}"
     at = "" if account.delta is None else f" at δ = {account.delta:g}"
     once = ", for all rounds" if charged_together(account) else ""
-    return f"ε = {last.epsilon:.4g}{of}{at} after {plural(account.releases, 'release')}{once}."
+    return f"ε = {epsilon_in_words(last.epsilon, '.4g')}{of}{at} after {plural(account.releases, 'release')}{once}."
 
 
 def protection_in_words(account: PrivacyAccount) -> str:
@@ -73,8 +77,8 @@ def protection_in_words(account: PrivacyAccount) -> str:
     if account.unit == "example":
         return (
             "Neighbouring federations differ in one example of one client, which counts in one of them and in no batch "
-            f"of the other; towards everybody but that client, which adds the noise{how} in its own steps, and of the "
-            "client that it costs most. How many examples each client holds is not hidden."
+            f"of the other. Each client adds the noise{how} in its own steps, so this holds towards everybody else; ε "
+            "is that of the client that it costs most. How many examples each client holds is not hidden."
         )
     if account.local:
         return (
@@ -105,12 +109,24 @@ def account_in_words(account: PrivacyAccount) -> str:
     return f"Accounted for by {last.method}: {last.reason}.{once}"
 
 
+def epsilon_in_words(epsilon: float, digits: str = ".3g") -> str:
+    """An ε, rounded.
+
+    >>> epsilon_in_words(1.23456), epsilon_in_words(float("inf"))
+    ('1.23', '∞')
+    """
+    return format(epsilon, digits) if math.isfinite(epsilon) else "∞"
+
+
 def epsilon_line(account: PrivacyAccount) -> str:
     """ε after some rounds, on one line."""
     if charged_together(account):
         return ""
-    some = _some({number: spent.epsilon for number, spent in account.by_round.items()})
-    return ", ".join(f"{value:.3g} after {number:,}" for number, value in some.items())
+    return _after({number: spent.epsilon for number, spent in account.by_round.items()})
+
+
+def _after(epsilon: dict[int, float]) -> str:
+    return ", ".join(f"{epsilon_in_words(value)} after {number:,}" for number, value in _some(epsilon).items())
 
 
 def _some(epsilon: dict[int, float], *, most: int = 6) -> dict[int, float]:

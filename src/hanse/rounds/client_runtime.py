@@ -105,6 +105,14 @@ class ClientRuntime:
         spec = whole.spec.without(whole.spec.matching(phase.work.personal))
         return received(self._pipeline, phase, seed=self._seed, spec=spec, initial=lambda: whole.select(spec))
 
+    def kept_digest(self, phase: TrainPhase, client: str) -> str:
+        """Names what a client keeps and would train with in this phase; empty where it keeps nothing."""
+        try:
+            kept = self._kept.load(client, _before(phase, client, phase.round))
+        except HanseError:  # training will say so, of this client alone
+            return "unreadable"
+        return _digest(sorted(kept.items())).hex() if kept else ""
+
     def answer(self, phase: Phase | CentralPhase, clients: Sequence[str]) -> Iterator[Reply]:
         """One reply for each client, in the clients' order; a client's error is a reply too."""
         if isinstance(phase, TrainPhase):
@@ -192,7 +200,7 @@ class ClientRuntime:
             seconds=result.seconds if told else 0.0,
         )
         before = self._kept_for_stages.pop(result.client, {})
-        content = partial(_digest, update, before)  # what is left of the noise follows from these and the job
+        content = partial(_digest_of_update, update, before)  # what is left of the noise follows from these and the job
         rngs: Iterable[np.random.Generator] = (
             generator(self._noise.key("stage", phase.round, result.client, i, content=content))
             if isinstance(stage, Randomises | SharesNoise)
@@ -276,10 +284,14 @@ class ClientRuntime:
         return self._initial
 
 
-def _digest(update: Update, kept: Mapping[str, Params]) -> bytes:
+def _digest_of_update(update: Update, kept: Mapping[str, Params]) -> bytes:
     """SHA-256 of all vectors that an update is encoded from."""
+    return _digest([("delta", update.delta), *sorted(update.extras.items()), *sorted(kept.items())])
+
+
+def _digest(vectors: Iterable[tuple[str, Params]]) -> bytes:
     found = hashlib.sha256()
-    for name, vector in [("delta", update.delta), *sorted(update.extras.items()), *sorted(kept.items())]:
+    for name, vector in vectors:
         content = np.ascontiguousarray(vector.numpy())
         found.update(f"{len(name)}:{name} {vector.spec.dtype} {content.nbytes} ".encode())
         found.update(content.view(np.uint8).data)

@@ -41,6 +41,7 @@ def check_simulation(simulation: Simulation) -> None:
         check_secure_sum(given.pipeline, given.settings, given.task, given.population())
     if not problems and given.pipeline.shrinking is not None:
         _check_smaller_model(simulation)
+    problems = list({str(problem): problem for problem in problems}.values())  # several checks may meet the same one
     if len(problems) == 1:
         raise problems[0]
     if problems:

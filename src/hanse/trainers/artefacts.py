@@ -80,18 +80,20 @@ def compiled(graph: fx.GraphModule, flat: Sequence[Tensor]) -> Compiled:
     return run
 
 
-def shared_library(source: Path, definitions: Mapping[str, str]) -> ctypes.CDLL:
+def shared_library(source: Path, definitions: Mapping[str, str], *, flags: Sequence[str] = ()) -> ctypes.CDLL:
     """A C++ source of Hanse's own as machine code for this very processor, from the cache or made now.
 
     Args:
       source: A file without dependencies but the standard library.
       definitions: Macros by name.
+      flags: For the compiler, beside those that all sources get; the later of two counts.
 
     Raises:
       JobError: The compiler is not there, or refuses.
     """
     require_compiler()
-    command = [str(compiler()), *_FLAGS, *(f"-D{name}={value}" for name, value in sorted(definitions.items()))]
+    macros = (f"-D{name}={value}" for name, value in sorted(definitions.items()))
+    command = [str(compiler()), *_FLAGS, *flags, *macros]
     found = hashlib.sha256()
     for part in (source.read_bytes(), *(word.encode() for word in command), _processor().encode()):
         found.update(part)

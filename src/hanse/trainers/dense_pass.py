@@ -23,7 +23,9 @@ from hanse.trainers.dense_layer import LONGEST
 from hanse.trainers.native_kernels import Kernels, kernels
 from hanse.trainers.rows import Rows
 
-_ACTIVATIONS = {nn.ReLU: 1, nn.Tanh: 2}
+RELU, TANH = 1, 2
+"""Activations by the numbers that `native/dense_steps.cpp` knows them by."""
+_ACTIVATIONS = {nn.ReLU: RELU, nn.Tanh: TANH}
 
 
 @dataclass(frozen=True)

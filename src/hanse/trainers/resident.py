@@ -91,7 +91,7 @@ class ResidentTrainer:
       whole: Makes a way to take all of a client's plain steps at once, given the module and the loss; where it makes
         none, or the client does not suit, steps are taken one by one.
       chain: Writes plain steps out, given the module and the loss; by default `Chain.of` where there is no `fast`.
-      note: Told in words where per-example gradients have to be made one after another.
+      note: Told in words where private steps are slow, and of examples in them whose gradient is not finite.
 
     Raises:
       JobError: The device is not there.
@@ -197,7 +197,7 @@ class ResidentTrainer:
                 contexts = Contexts(trainable, anchor[: trainable.size], work.correction, job)
             if work.example_privacy is not None:
                 with self._seeded(job.private_key):  # nobody may know what dropout leaves in
-                    taken = self._private_steps(work, lr, job.private_key, (x, y), contexts), None
+                    taken = self._private_steps(work, lr, round_number, job, (x, y), contexts), None
                 delta = self._weights.change(anchor)
             elif work.upload == "gradient":
                 with self._seeded(job.seed):
@@ -253,15 +253,20 @@ class ResidentTrainer:
             return self._any_steps(work, lr, data, steps, contexts)
 
     def _private_steps(
-        self, work: LocalWork, lr: float, private_key: int, data: tuple[Tensor, Tensor], contexts: Contexts | None
+        self,
+        work: LocalWork,
+        lr: float,
+        round_number: int,
+        job: LocalJob,
+        data: tuple[Tensor, Tensor],
+        contexts: Contexts | None,
     ) -> int:
         """Take all local steps with example privacy; their number. What it cost them is not told: it has no noise."""
         if self._private is None:
-            weights = self._weights
-            self._private = PrivateSteps(
-                self._module, weights.trainable, weights.parameters, self._task.loss, note=self._note
-            )
-        return self._private(work, lr, private_key, data, contexts)
+            parameters, loss = self._weights.parameters, self._task.loss
+            self._private = PrivateSteps(self._module, parameters, loss, note=self._note)
+        whose = f"client `{job.client}`, round {round_number}"
+        return self._private(work, lr, job.private_key, data, contexts, whose=whose)
 
     def _any_steps(
         self,

@@ -487,7 +487,15 @@ def test_sites_and_server_settle_shares_of_noise_alike(tmp_path: Path) -> None:
     params = task.init_params(3)
     population = Population(federation.clients, federation.sizes)
     assert parts.privacy is not None
-    settled = settle_privacy(parts.privacy, parts.pipeline, parts.settings, task, population, amplified=False)
+    settled = settle_privacy(
+        parts.privacy,
+        parts.pipeline,
+        parts.settings,
+        task,
+        population,
+        prescribed=parts.strategy.local_work,
+        amplified=False,
+    )
     phase = TrainPhase(round=1, broadcast=Broadcast(params=params), work=parts.strategy.local_work(1), cohort=2)
     pipeline = in_round(settled.pipeline, phase, parts.settings.seed)
     accumulator = pipeline.zero(params.spec)

@@ -15,11 +15,12 @@ from hanse.core.local_work import LocalWork
 from hanse.core.messages import Broadcast, ClientFailure, EvaluatePhase, StatisticsPhase, TrainPhase, Update
 from hanse.core.params import Params
 from hanse.federation.negotiation import schema_from_card
-from hanse.federation.protocol import DescribeOrder, PrepareOrder
+from hanse.federation.protocol import DescribeOrder, PreparedReply, PrepareOrder
 from hanse.jobs.assemble import build_job
 from hanse.jobs.job import job_from_values
 from hanse.jobs.parts import build_parts
 from tests.federation.client.test_job_run import Federation, at_site, job
+from tests.federation.client.test_site_privacy import OneSite, train
 
 ROUNDS = 3
 PRIVACY = {
@@ -52,9 +53,9 @@ class Asked:
     work: LocalWork
     noise: float
 
-    def said(self, work: LocalWork, number: int = 1) -> Any:
+    def said(self, work: LocalWork, number: int = 1, *, place: int = 0) -> Any:
         phase = TrainPhase(round=number, broadcast=Broadcast(params=self.params), work=work, cohort=1)
-        (reply,) = self.federation.exchange(phase, self.federation.clients[:1])
+        (reply,) = self.federation.exchange(phase, self.federation.clients[place : place + 1])
         return reply
 
     def with_noise(self, noise: float, clip_norm: float = 1.0, **changes: Any) -> LocalWork:
@@ -84,9 +85,10 @@ def test_as_much_noise_as_the_job_needs_or_more_will_do(asked: Asked) -> None:
         assert (dict(reply.sums), reply.seconds) == ({}, 0.0)
 
 
-def test_noise_is_the_sites_own(asked: Asked) -> None:
-    first, again = (asked.said(asked.with_noise(asked.noise)) for _ in range(2))
-    assert not np.any(first.delta.numpy() == again.delta.numpy())
+def test_noise_is_the_sites_own_and_the_same_for_the_same_question_alone(asked: Asked) -> None:
+    first, again, other = (asked.said(asked.with_noise(asked.noise), number, place=1) for number in (1, 1, 2))
+    np.testing.assert_array_equal(first.delta.numpy(), again.delta.numpy())
+    assert not np.any(first.delta.numpy() == other.delta.numpy())
 
 
 @pytest.mark.parametrize(
@@ -158,3 +160,37 @@ def test_a_site_takes_no_part_in_what_could_not_keep_its_word(
     layout = run.describe(DescribeOrder()).layout
     with pytest.raises(PrivacyError, match=words):
         run.prepare(PrepareOrder(layout=layout, sites=1))
+
+
+def test_noise_never_meets_other_vectors_that_a_client_kept(tmp_path: Path) -> None:
+    """A coordinator asks for a round anew, so that the client keeps something else, and then the next as before."""
+    site = OneSite(tmp_path, {"budgets": [{"epsilon": 50.0, "delta": 1e-5, "unit": "example"}]})
+    values = private_job()
+    values["strategy"]["local"] = values["strategy"]["local"] | {"personal": ["*bias"]}
+    assert isinstance(site.prepare(values), PreparedReply)
+    hidden = ExamplePrivacy(clip_norm=1.0, noise_multiplier=9.0)
+
+    def answer(number: int, shift: float, accepted: int) -> Any:
+        phase = train(values, number, shift=shift)
+        spec = phase.broadcast.params.spec
+        shared = phase.broadcast.params.select(spec.without(spec.matching(("*bias",))))
+        work = replace(phase.work, example_privacy=hidden)
+        asked = replace(phase, broadcast=Broadcast(params=shared), work=work, accepted={"client-0": accepted})
+        reply = site.ask(values, asked, ["client-0"])["client-0"]
+        assert isinstance(reply, Update), reply
+        return reply.delta.numpy()
+
+    answer(1, 0.0, 0)
+    first = answer(2, 0.0, 1)
+    np.testing.assert_array_equal(first, answer(2, 0.0, 1))
+    answer(1, 0.5, 0)
+    assert not np.any(first == answer(2, 0.0, 1))
+    assert [number for _, number, _ in site.charged("example")] == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("part", ["1/1", "2/2"])
+def test_a_site_takes_part_where_the_job_names_its_cohort(tmp_path: Path, part: str) -> None:
+    values = private_job(cohort={"use": "fixed", "clients": ["client-0"]})
+    run = at_site(tmp_path, values, data={"simulate": part})
+    layout = run.describe(DescribeOrder()).layout
+    assert run.prepare(PrepareOrder(layout=layout, sites=1)).clients

@@ -205,12 +205,12 @@ def test_what_a_coordinator_asks_beyond_the_plan_is_refused_client_by_client(tmp
     assert isinstance(site.prepare(values), PreparedReply)
     for number in range(1, 6):
         site.train(values, number, CLIENTS[:1])
-    replies = site.train(values, 6, CLIENTS[:2])
+    replies = site.train(values, 5, CLIENTS[:2], shift=0.5)  # once more, with another model
     refused, fine = replies[CLIENTS[0]], replies[CLIENTS[1]]
     assert isinstance(fine, Update), "each client has an account of its own"
     assert isinstance(refused, ClientFailure)
     assert refused.kind == "RefusedError"
-    assert refused.message.startswith("round 6: this site's privacy budget has no room for it: ε = 2.258 of ε = 2.5")
+    assert refused.message.startswith("round 5: this site's privacy budget has no room for it: ε = 2.258 of ε = 2.5")
     assert site.spent(CLIENTS[0]) <= 2.5
 
 
@@ -292,6 +292,40 @@ def test_runs_that_promise_nothing_are_remembered_and_count_for_no_budget(tmp_pa
 def delta_of(reply: Reply) -> np.ndarray:
     assert isinstance(reply, Update)
     return reply.delta.numpy()
+
+
+@pytest.mark.parametrize("values", [local(), central()], ids=["local", "central"])
+def test_what_a_private_job_never_asks_is_not_answered(tmp_path: Path, values: dict[str, Any]) -> None:
+    """Of a site without a budget of its own, too: local noise is to hold whoever the coordinator is."""
+    site = OneSite(tmp_path, {})
+    site.prepare(values)
+    client = CLIENTS[0]
+    asked = (EvaluatePhase(round=1, params=model(values), split="train"), StatisticsPhase(), train(values, 5))
+    for phase, words in zip(
+        asked, ["without noise", "without noise", "for 4 rounds, and this is round 5"], strict=True
+    ):
+        reply = site.ask(values, phase, [client])[client]
+        assert isinstance(reply, ClientFailure)
+        assert words in reply.message
+
+
+def test_a_run_is_held_to_its_own_promise_however_often_its_coordinator_asks(tmp_path: Path) -> None:
+    """Of a site without a budget of its own."""
+    site = OneSite(tmp_path, {})
+    values = local(pipeline={"stages": [{"use": "local_gaussian", "norm": 0.5}]}, rounds=2)
+    values["privacy"] = {"budget": {"epsilon": 3.0, "delta": 1e-5}}
+    site.prepare(values)
+    client = CLIENTS[0]
+    for number in (1, 1, 2):  # the first once more, as after a crash
+        assert isinstance(site.train(values, number, [client])[client], Update)
+    again = site.train(values, 2, CLIENTS[:2], shift=0.5)
+    refused = again[client]
+    assert isinstance(refused, ClientFailure)
+    assert "by this run, whose job promises no more," in refused.message
+    assert isinstance(again[CLIENTS[1]], Update), "it was asked for the first time"
+    assert site.spent(client) <= 3.0
+    site.prepare(values)
+    assert isinstance(site.train(values, 1, [client])[client], Update), "another run has a promise of its own"
 
 
 def test_the_same_question_is_answered_with_the_same_bits_and_any_other_with_other_noise(tmp_path: Path) -> None:

@@ -66,9 +66,9 @@ class Own(nn.Module):
 class TiedEmbedding(nn.Module):
     """The table of symbols is the last layer's weight, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, padding: int | None = None) -> None:
         super().__init__()
-        self.table, self.norm, self.dense = nn.Embedding(SYMBOLS, 8), nn.LayerNorm(8), nn.Linear(8, 8)
+        self.table, self.norm, self.dense = nn.Embedding(SYMBOLS, 8, padding), nn.LayerNorm(8), nn.Linear(8, 8)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return F.linear(self.norm(self.dense(self.table(tokens))), self.table.weight)
@@ -130,6 +130,9 @@ CASES: Mapping[str, Case] = {
     ),
     "code of one's own": Case(Own, (1, 10, 10), ("conv", "norm", "head")),
     "tied": Case(TiedEmbedding, (4,), ("norm", "dense"), TokenCrossEntropy(), tokens=True),
+    "tied, with padding": Case(
+        lambda: TiedEmbedding(2), (9,), ("norm", "dense"), TokenCrossEntropy(), tokens=True
+    ),
     "shared layer": Case(_shared, (6,), ("3",)),
     "branches": Case(Branches, (6,), ("never",)),
     "lstm": Case(

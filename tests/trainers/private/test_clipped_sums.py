@@ -15,6 +15,7 @@ from hanse.core.errors import NonFiniteUpdateError, TaskError
 from hanse.tasks.losses import CrossEntropy, SquaredError
 from hanse.trainers.private import clipped_sums
 from hanse.trainers.private.clipped_sums import ClippedSums
+from hanse.trainers.private.dense_backward import DenseBackward
 from tests.trainers.private.models import CASES, Case, each_gradient, flat, trained
 
 
@@ -155,13 +156,81 @@ def test_norms_of_huge_and_tiny_numbers_are_right(power: int, tiny: float) -> No
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("name", ["mlp", "cnn", "code of one's own"])
-def test_gradients_without_a_finite_norm_are_refused(name: str, bad: float) -> None:
+@pytest.mark.parametrize(
+    "name", ["mlp", "cnn", "convolutions by Gram matrices", "code of one's own", "shared layer", "branches"]
+)
+def test_an_example_without_a_finite_gradient_counts_as_zero(name: str, bad: float) -> None:
+    case = CASES[name]
+    module, (x, y) = case.module(), case.examples(4)
+    sums = ClippedSums(module, trained(module), case.loss)
+    wanted = flat(sums(x[[0, 2, 3]], y[[0, 2, 3]], 0.3))
+    assert sums.num_zeroed == 0
+    x[1].view(-1)[:] = bad
+    assert _far(flat(sums(x, y, 0.3)), wanted) < 1e-12
+    assert sums.num_zeroed == 1
+    assert not flat(sums(x[1:2], y[1:2], 0.3)).any()
+    assert sums.num_zeroed == 2
+
+
+def test_one_after_another_zeroes_too() -> None:
+    module = _LooksAtValues().double()
+    x, y = torch.randn(3, 4, dtype=torch.float64), torch.tensor([0, 1, 2])
+    sums = ClippedSums(module, trained(module), CrossEntropy())
+    wanted = flat(sums(x[::2], y[::2], 0.2))
+    x[1, 2] = math.nan
+    assert torch.equal(flat(sums(x, y, 0.2)), wanted)
+    assert sums.num_zeroed == 1
+
+
+def test_examples_of_numbers_in_the_loss_alone_count_as_zero() -> None:
+    torch.manual_seed(3)
+    module = nn.Sequential(nn.Linear(3, 1))
+    x, y = torch.randn(3, 3), torch.tensor([[1.0], [math.nan], [2.0]])
+    sums = ClippedSums(module, trained(module), SquaredError())
+    assert _far(flat(sums(x, y, 1.0)), flat(sums(x[::2], y[::2], 1.0))) < 1e-6
+    assert sums.num_zeroed == 1
+
+
+@pytest.mark.parametrize("name", ["mlp", "code of one's own"])
+def test_weights_that_are_not_finite_are_refused(name: str) -> None:
     case = CASES[name]
     module, (x, y) = case.module(), case.examples(3)
-    x[1].view(-1)[0] = bad
-    with pytest.raises(NonFiniteUpdateError, match="has no finite norm"):
+    with torch.no_grad():
+        trained(module)[-1].view(-1)[0] = math.nan
+    with pytest.raises(NonFiniteUpdateError, match="weights are no longer finite"):
         ClippedSums(module, trained(module), case.loss)(x, y, 1.0)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
+@pytest.mark.parametrize("bias", [True, False])
+def test_dense_stacks_are_written_out_with_the_same_result(activation: type[nn.Module], bias: bool) -> None:
+    torch.manual_seed(5)
+    layers = (nn.Flatten(), nn.Linear(6, 9, bias=bias), activation(), nn.Linear(9, 7), nn.Linear(7, 3, bias=bias))
+    module = nn.Sequential(*layers).double()
+    x, y = torch.randn(8, 2, 3, dtype=torch.float64), torch.randint(0, 3, (8,))
+    sums = ClippedSums(module, trained(module), CrossEntropy())
+    assert sums._dense is not None
+    assert sums._dense.suits(x, y)
+    written = flat(sums(x, y, 0.8))
+    sums._dense = None
+    assert _far(written, flat(sums(x, y, 0.8))) < 1e-12
+    assert _far(written, _clipped(each_gradient(module, CrossEntropy(), x, y), 0.8)) < 1e-12
+
+
+def test_what_dense_stacks_do_not_take_is_left_to_autograd() -> None:
+    module = CASES["mlp"].module()
+    x, y = CASES["mlp"].examples(3)
+    dense = DenseBackward.of(module, CrossEntropy())
+    assert dense is not None
+    assert dense.suits(x, y)
+    for inputs, targets in (
+        (x, torch.tensor([0, -100, 1])), (x, torch.tensor([0, 3, 1])), (x, y.double()), (x, y[:2]),
+        (x.float(), y), (x[:, :5], y), (x.view(3, 2, 3), y), (x, y.unsqueeze(1)),
+    ):  # fmt: skip
+        assert not dense.suits(inputs, targets)
+    assert DenseBackward.of(module, SquaredError()) is None
+    assert DenseBackward.of(CASES["cnn"].module(), CrossEntropy()) is None
+    assert DenseBackward.of(CASES["shared layer"].module(), CrossEntropy()) is None
 
 
 def test_a_model_that_answers_with_other_rows_is_refused() -> None:
@@ -247,3 +316,22 @@ def test_code_that_looks_at_values_is_run_one_example_after_another() -> None:
     found = flat(ClippedSums(module, trained(module), CrossEntropy(), note=told.append)(x, y, 0.2))
     assert _far(found, _clipped(each_gradient(module, CrossEntropy(), x, y), 0.2)) < 1e-12
     assert len(told) == 1
+
+
+class _Renormalises(nn.Module):
+    """A table whose rows are cut down where symbols ask for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.dense = nn.Parameter(3 * torch.ones(5, 4)), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.dense(nn.functional.embedding(x, self.table, max_norm=1.0).mean(1))
+        return out
+
+
+def test_weights_that_examples_change_without_noise_are_refused() -> None:
+    module = _Renormalises().double()
+    x, y = torch.tensor([[1, 2], [3, 4]]), torch.tensor([0, 1])
+    with pytest.raises(TaskError, match="changed its parameter `table` by itself"):
+        ClippedSums(module, trained(module), CrossEntropy())(x, y, 0.2)

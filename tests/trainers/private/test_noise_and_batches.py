@@ -9,7 +9,9 @@ import pytest
 import torch
 from scipy import stats
 
+from hanse.trainers.private import key_stream, noise
 from hanse.trainers.private.batches import poisson_batches
+from hanse.trainers.private.key_stream import key_of, noise_kernels, random_words
 from hanse.trainers.private.noise import NormalNoise
 
 
@@ -44,13 +46,102 @@ def test_tails_are_there() -> None:
     assert abs(beyond - 253.4) < 75
 
 
+def test_tails_are_there_to_five_deviations() -> None:
+    """P(|z| > 5) = 5.73e-7: of 40 million numbers 22.9 are beyond; outside of 5 to 48 by chance at 1e-5."""
+    normal, out, beyond, largest = NormalNoise(11), torch.empty(1_000_000), 0, 0.0
+    for _ in range(40):
+        normal.fill(out)
+        beyond += int((out.abs() > 5).sum())
+        largest = max(largest, float(out.abs().max()))
+    assert 5 <= beyond <= 48
+    assert 5 < largest < 6.77
+
+
+def test_steps_do_not_go_together() -> None:
+    """Products of six steps' noise, 100,000 numbers each: by chance a key fails with probability 1e-4."""
+    normal, out, each = NormalNoise(12), torch.empty(100_000), []
+    for _ in range(6):
+        normal.fill(out)
+        each.append(out.double().numpy().copy())
+    products = np.array(each) @ np.array(each).T / 100_000
+    assert np.abs(products[np.triu_indices(6, 1)]).max() < 4.5 / math.sqrt(100_000)
+
+
+def test_words_are_chacha20_s() -> None:
+    """RFC 8439, appendix A.1, test vectors 1 and 2: of a key of zeros, blocks 0 and 1."""
+    zeros = np.zeros(8, np.uint32)
+    (words,) = random_words(zeros, 0, 1)
+    first, second = words[0].T[:2].astype("<u4").tobytes().hex()[:64], words[0].T[1].astype("<u4").tobytes().hex()[:32]
+    assert first == "76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7"
+    assert second == "9f07e7be5551387a98ba977c732d080d"
+
+
+@pytest.mark.parametrize("first", [0, (1 << 32) - 24])
+def test_numpy_and_machine_code_give_the_same_bits(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if noise_kernels() is None:
+        pytest.skip("there is no C++ compiler")
+    key = key_of(5, "test")
+    words, numbers = _both(key, first)
+    for module in (key_stream, noise):
+        monkeypatch.setattr(module, "noise_kernels", lambda: None)
+    others = _both(key, first)
+    assert np.array_equal(words, others[0])
+    assert np.array_equal(numbers.view(np.uint32), others[1].view(np.uint32))
+
+
+def _both(key: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
+    words = np.concatenate(list(random_words(key, first, 300)))
+    normal, out = NormalNoise(5), torch.empty(300_001)
+    normal._block = first
+    normal.fill(out)
+    return words, out.numpy()
+
+
+def test_the_transform_is_right_everywhere() -> None:
+    """Against float64, for words at the ends, around √½ and at the quarters of a turn, and for 100,000 others."""
+    edges = np.array([0, 1, 2, 3037000499, 3037000500, 2**31, 2**32 - 2, 2**32 - 1], np.uint32)
+    turns = np.array([0, 2**29 - 1, 2**29, 2**30, 2**31 - 1, 2**31, 2**32 - 1, 3 * 2**29], np.uint32)
+    chance = next(random_words(key_of(1, "test"), 0, 400)).reshape(-1)
+    pairs = np.repeat(edges, 8), np.tile(turns, 8)
+    words = np.concatenate([np.stack([np.tile(own, 2) for own in pairs]).reshape(-1), chance]).reshape(-1, 2, 128)
+    u = (words[:, 0].astype(np.float64) + 0.5) / 2**32
+    angle = words[:, 1].view(np.int32) * (math.pi / 2**31)
+    r = np.sqrt(-2 * np.log(u))
+    wanted = np.stack([r * np.cos(angle), r * np.sin(angle)], 1).reshape(-1)
+    assert np.abs(noise._normal(words) - wanted).max() < 1e-6
+    assert np.abs(noise._radius(words[:, 0]) / r - 1).max() < 1e-6
+
+
+@pytest.mark.parametrize("numpy_alone", [False, True])
+def test_noise_is_added_by_place(numpy_alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces of lengths that are no multiples of anything, in any order in memory: the same bits as all at once."""
+    shapes = ((3, 5, 7, 2), (1,), (0,), (300,), (41, 13))
+    start = [torch.randn(shape, generator=torch.Generator().manual_seed(1)) for shape in shapes]
+    drawn, normal = torch.empty(sum(own.numel() for own in start)), NormalNoise(9)
+    wanted = []
+    for _ in range(2):
+        normal.fill(drawn)
+        parts = torch.split(drawn * np.float32(0.7), [own.numel() for own in start])
+        wanted.append([own * np.float32(0.3) + part.view(own.shape) for own, part in zip(start, parts, strict=True)])
+    if numpy_alone:
+        for module in (key_stream, noise):
+            monkeypatch.setattr(module, "noise_kernels", lambda: None)
+    for order in (torch.contiguous_format, torch.channels_last):
+        normal = NormalNoise(9)
+        for step in wanted:
+            found = [own.clone() for own in start]
+            found[0] = found[0].contiguous(memory_format=order)
+            normal.add_to(found, factor=0.3, deviation=0.7)
+            assert all(torch.equal(a, b) for a, b in zip(found, step, strict=True))
+
+
 def test_a_key_s_numbers_are_its_own() -> None:
     assert np.array_equal(_drawn(8, 1000), _drawn(8, 1000))
     assert not np.array_equal(_drawn(8, 1000), _drawn(9, 1000))
     assert not np.array_equal(_drawn(8, 1000), _drawn(8 + (1 << 100), 1000))  # all 128 bits count
-    noise, first, second = NormalNoise(8), torch.empty(1000), torch.empty(1000)
-    noise.fill(first)
-    noise.fill(second)
+    normal, first, second = NormalNoise(8), torch.empty(1000), torch.empty(1000)
+    normal.fill(first)
+    normal.fill(second)
     assert not torch.equal(first, second)
 
 

@@ -28,6 +28,7 @@ from hanse.trainers.base import LocalFailure, LocalJob, LocalResult, Trainer
 from hanse.trainers.choice import worth_compiling
 from hanse.trainers.dense_pass import DensePass
 from hanse.trainers.plain import PlainTrainer
+from hanse.trainers.private import key_stream, noise, steps
 from hanse.trainers.private.batches import poisson_batches
 from hanse.trainers.private.noise import NormalNoise
 from hanse.trainers.resident import ResidentTrainer
@@ -275,13 +276,46 @@ def test_a_restriction_of_training_comes_after_the_noise() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_gradient_without_a_norm_is_the_client_s_failure(bad: float) -> None:
-    task, examples = _task(), _examples()
+def test_examples_without_a_finite_gradient_count_as_zero_and_nobody_else_is_told(bad: float) -> None:
+    task, examples, told = _task(), _examples(), list[str]()
     examples.x[:, 0, 0, 0] = bad
-    (found,) = ResidentTrainer(task).train(WORK, 1, [_job(task, examples)])
+    trainer = ResidentTrainer(task, note=told.append)
+    found = _result(trainer, WORK, _job(task, examples))
+    normal, drawn = NormalNoise(KEY), torch.empty(found.delta.spec.size, dtype=torch.float64)
+    wanted = torch.zeros_like(drawn)
+    for _ in range(6):
+        normal.fill(drawn)
+        wanted -= 0.3 * 0.7 * 0.8 / 8 * drawn
+    assert np.allclose(found.delta.numpy(), wanted.numpy(), rtol=1e-9, atol=1e-12)
+    assert found.sums == {}
+    assert not found.extras
+    used = sum(len(rows) for rows in poisson_batches(KEY, 21, 8, steps=6))
+    assert [line for line in told if "no finite norm" in line] == told
+    assert len(told) == 1
+    assert f"client `a`, round 1: {used} times" in told[0]
+
+
+def test_weights_that_are_no_longer_finite_are_the_client_s_failure() -> None:
+    task, examples = _task(), _examples()
+    loud = replace(PRIVACY, clip_norm=1e3)
+    work = replace(WORK, optimizer=SGD(lr=1e308), example_privacy=loud)
+    (found,) = ResidentTrainer(task).train(work, 1, [_job(task, examples)])
     assert isinstance(found, LocalFailure)
     assert isinstance(found.error, NonFiniteUpdateError)
-    assert "nothing was released" in str(found.error)
+    assert "weights are no longer finite" in str(found.error)
+
+
+def test_noise_without_a_compiler_is_the_same_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, examples, told = _task(dtype="float32"), _examples(), list[str]()
+    wanted = _result(ResidentTrainer(task), WORK, _job(task, examples)).delta.numpy()
+    for module in (steps, noise):
+        monkeypatch.setattr(module, "noise_kernels", lambda: None)
+    monkeypatch.setattr(key_stream, "noise_kernels", lambda: None)
+    trainer = ResidentTrainer(task, note=told.append)
+    for _ in range(2):
+        assert np.array_equal(_result(trainer, WORK, _job(task, examples)).delta.numpy(), wanted)
+    assert len(told) == 1
+    assert "noise is made by NumPy" in told[0]
 
 
 def test_steps_without_a_key_are_refused() -> None:

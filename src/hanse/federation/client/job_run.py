@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,9 @@ class JobRun:
             if objection is not None:
                 found[client] = objection
         if isinstance(phase, core.TrainPhase) and isinstance(order, TrainOrder):
-            found |= self._account.admit(phase, order, [client for client in clients if client not in found])
+            rest = [client for client in clients if client not in found]
+            kept = partial(self.runtime().kept_digest, phase)
+            found |= self._account.admit(phase, order, rest, kept=kept)
         return found
 
     def objection(self, phase: core.Phase, client: str) -> HanseError | None:
@@ -160,10 +163,10 @@ class JobRun:
             reasons += self._unprotected(phase, num_examples)
         if isinstance(phase, core.EvaluatePhase):
             reasons += self._policy.evaluation_refusals(phase.split)
-        if not isinstance(phase, core.TrainPhase) and self._guard() is not None:
-            reasons.append(
-                "the job promises privacy to single examples, and this question is about them, without noise"
-            )
+        privacy = self._built().privacy
+        if not isinstance(phase, core.TrainPhase) and privacy is not None:
+            whom = "single examples" if privacy.unit == "example" else "clients"
+            reasons.append(f"the job promises privacy to {whom}, and this question is about their data, without noise")
         return RefusedError("; ".join(reasons)) if reasons else None
 
     def _unprotected(self, phase: core.TrainPhase, num_examples: int) -> list[str]:
@@ -172,6 +175,9 @@ class JobRun:
             return guard.refusals(phase.round, phase.work, num_examples)
         if phase.work.example_privacy is not None:
             return ["this work hides single examples, and the job promises nothing of the kind"]
+        parts = self._built()
+        if parts.privacy is not None and not 1 <= phase.round <= parts.settings.rounds:
+            return [f"the job promises privacy for {parts.settings.rounds:,} rounds, and this is round {phase.round:,}"]
         return []
 
     def _guard(self) -> ExampleGuard | None:

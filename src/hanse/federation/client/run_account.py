@@ -10,9 +10,9 @@ import hashlib
 import json
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from hanse.federation.client.own_data import Note
 from hanse.federation.client.runtime import Objections
 from hanse.federation.client.site_config import SiteConfig
 from hanse.federation.client.site_files import LEDGER, SECRET
-from hanse.federation.client.site_ledger import WITHOUT, Charged, SiteLedger, scope_of
+from hanse.federation.client.site_ledger import WITHOUT, Charged, Promise, SiteLedger, scope_of
 from hanse.federation.protocol import TrainOrder
 from hanse.jobs.parts import JobParts
 from hanse.pipeline.pipeline import Pipeline
@@ -38,7 +38,7 @@ from hanse.rounds.privacy.secret_file import SecretFile, bytes_of
 from hanse.rounds.privacy.settle import check_timely, settle_privacy
 from hanse.rounds.privacy.settled import SettledPrivacy
 from hanse.rounds.privacy.steps import client_steps
-from hanse.rounds.selection import LimitsParticipation, Poisson, Population, Uniform
+from hanse.rounds.selection import Everyone, LimitsParticipation, Poisson, Population, Uniform
 from hanse.rounds.settings import RoundSettings
 
 
@@ -139,7 +139,12 @@ class RunAccount:
         self._settled = self._settle(parts, task, list(sizes.values()))
         if self._settled is None:
             return parts.pipeline
-        self._ledger = SiteLedger(self._path, self._table, dataset=self._dataset, unit=parts.privacy.unit)
+        promise = None
+        if self._settled.local and parts.privacy.budget is not None:
+            promise = Promise(run=self._folder.name, secret=self._secret_name, budget=parts.privacy.budget)
+        self._ledger = SiteLedger(
+            self._path, self._table, dataset=self._dataset, unit=parts.privacy.unit, promise=promise
+        )
         if self._settled.examples is not None:  # how much noise there is, each round's work says, and is held to it
             return parts.pipeline
         return self._settled.pipeline if self._settled.adds_noise_at_clients else parts.pipeline
@@ -170,10 +175,18 @@ class RunAccount:
             "this site demands privacy, and answers no questions about its data beside private training"
         )
 
-    def admit(self, phase: core.TrainPhase, order: TrainOrder, clients: Sequence[str]) -> dict[str, RefusedError]:
+    def admit(
+        self, phase: core.TrainPhase, order: TrainOrder, clients: Sequence[str], *, kept: Callable[[str], str]
+    ) -> dict[str, RefusedError]:
         """Charge what these clients are about to answer; when this returns it is on the disk.
 
         What clients add noise to themselves is charged once it is known, just before the noise is drawn.
+
+        Args:
+          phase: What is asked.
+          order: The same, as it came.
+          clients: Whom.
+          kept: Names what a client keeps and will start from.
 
         Returns:
           Why not, for clients that may not answer.
@@ -181,7 +194,7 @@ class RunAccount:
         Raises:
           StorageError: It could not be charged; nobody may answer.
         """
-        self._questions = {client: self._question(order, client) for client in clients}
+        self._questions = {client: self._question(order, client, kept) for client in clients}
         self.noise.asked({})
         refused = self._charge(phase, clients)
         self.noise.asked({client: asked for client, asked in self._questions.items() if client not in refused})
@@ -203,7 +216,8 @@ class RunAccount:
             [
                 (self._charged(phase.round, client, question=self._questions[client]), self._cost_to(client, phase))
                 for client in clients
-            ]
+            ],
+            planned=self._planned(phase.round),
         )
 
     def _cost_to(self, client: str, phase: core.TrainPhase) -> Event:
@@ -235,7 +249,7 @@ class RunAccount:
         if settled is None or ledger is None or not self._reports_later:
             return
         charged = self._charged(round_number, client, question=self._questions[client], answer=answer)
-        refused = ledger.charge([(charged, settled.cost_of_asking)])
+        refused = ledger.charge([(charged, settled.cost_of_asking)], planned=self._planned(round_number))
         if refused:
             raise refused[client]
 
@@ -244,7 +258,7 @@ class RunAccount:
         return Charged(
             run=self._folder.name,
             requester=self._agreed.requester,
-            secret=hashlib.sha256(b"name of a run's key" + self._secret).hexdigest()[:32],
+            secret=self._secret_name,
             noise_by="site" if local else "coordinator",
             round=number,
             client=client,
@@ -252,10 +266,23 @@ class RunAccount:
             answer=answer,
         )
 
-    def _question(self, order: TrainOrder, client: str) -> str:
-        """Names everything that the client's answer depends on."""
+    @property
+    def _secret_name(self) -> str:
+        return hashlib.sha256(b"name of a run's key" + self._secret).hexdigest()[:32]
+
+    def _planned(self, number: int) -> int:
+        """How often a client will be asked from a round on, at most."""
+        return 0 if self._parts is None else max(0, 1 + self._parts.settings.rounds - number)
+
+    def _question(self, order: TrainOrder, client: str, kept: Callable[[str], str]) -> str:
+        """Names everything that the client's answer depends on.
+
+        Noise in local steps is drawn before there is anything else to name it by. So there what a client keeps counts
+        by its content: whoever has a round done anew gets other vectors kept of it.
+        """
         asked = order.model_dump_json(exclude={"accepted"})
-        text = json.dumps([self._job, asked, order.accepted.get(client), self._stamp])
+        mine = kept(client) if self._settled is not None and self._settled.examples is not None else ""
+        text = json.dumps([self._job, asked, order.accepted.get(client), self._stamp, *([mine] if mine else [])])
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _settle(self, parts: JobParts, task: Task, sizes: Sequence[int]) -> SettledPrivacy | None:
@@ -265,6 +292,8 @@ class RunAccount:
         # who the others are is not known here, and how many there are is all that counts; of examples, only one's own
         others = 0 if privacy.unit == "example" else max(0, self._agreed.clients - len(sizes))
         everybody = np.array([*sizes, *[1] * others], dtype=np.int64)
+        if privacy.unit == "example":  # whom the job names is not taken for whom its coordinator asks
+            settings = replace(settings, cohort=Everyone())
         population = Population(tuple(str(i) for i in range(len(everybody))), everybody)
         secret = cohorts_are_secret(privacy, settings)
         try:

@@ -83,6 +83,21 @@ class Charged:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """What a run's job says that the run costs anybody at most, where the site adds the noise itself.
+
+    Args:
+      run: The run's name.
+      secret: As in `Charged`.
+      budget: The job's.
+    """
+
+    run: str
+    secret: str
+    budget: Budget
+
+
 class SiteLedger:
     """The ledger of one of a site's data sets, for one kind of unit.
 
@@ -91,13 +106,17 @@ class SiteLedger:
       table: `[privacy]` of the site's `site.toml`.
       dataset: The data's name.
       unit: Who is protected.
+      promise: To which the run that goes on is held, however often its coordinator asks.
 
     Raises:
       StorageError: The file can't be opened or written, is damaged, or was tampered with.
     """
 
-    def __init__(self, path: Path, table: PrivacyTable, *, dataset: str, unit: Unit) -> None:
+    def __init__(
+        self, path: Path, table: PrivacyTable, *, dataset: str, unit: Unit, promise: Promise | None = None
+    ) -> None:
         self._table = table
+        self._promise = promise
         self._dataset = dataset
         self._unit = unit
         self._neighbours = neighbours_by(unit)
@@ -105,8 +124,12 @@ class SiteLedger:
             path, scope=scope_of(dataset, unit), accounts=self._accounts, neighbours=self._neighbours
         )
 
-    def charge(self, charges: Sequence[tuple[Charged, Event]]) -> dict[str, RefusedError]:
+    def charge(self, charges: Sequence[tuple[Charged, Event]], *, planned: int = 0) -> dict[str, RefusedError]:
         """Write down what is about to leave; when this returns it is on the disk.
+
+        Args:
+          charges: For what, and what it costs.
+          planned: As in `PrivacyLedger.charge`.
 
         Returns:
           Why not, for clients of which nothing may leave.
@@ -115,7 +138,7 @@ class SiteLedger:
           StorageError: It could not be written; nothing may leave.
         """
         told = {charged.key(): charged for charged, _ in charges}
-        refused = self.ledger.charge_each([(charged.key(), event) for charged, event in charges])
+        refused = self.ledger.charge_each([(charged.key(), event) for charged, event in charges], planned=planned)
         return {told[key].client: self._refusal(told[key], error) for key, error in refused.items()}
 
     def room(self, charged: Charged, event: Event) -> RefusedError | None:
@@ -150,6 +173,8 @@ class SiteLedger:
             for of in self._accounts(charged.key()):
                 before = spent.get(of.name, Counter[Event]())
                 for budget in of.budgets:
+                    if self._promise is not None and budget is self._promise.budget:
+                        continue  # it was settled to keep that
                     state = frozenset(before.items()), budget
                     if state in seen:
                         continue
@@ -175,10 +200,13 @@ class SiteLedger:
             found = [budget for budget in mine if (budget.requester == ALL) == shared]
             return tuple(Budget(epsilon=budget.epsilon, delta=budget.delta) for budget in found)
 
-        return (
-            Account(name=account_of(charged.client, None), budgets=budgets(True)),
-            Account(name=account_of(charged.client, charged.requester), budgets=budgets(False)),
-        )
+        whole = Account(name=account_of(charged.client, None), budgets=budgets(True))
+        theirs = Account(name=account_of(charged.client, charged.requester), budgets=budgets(False))
+        promise = self._promise
+        if promise is None or (charged.run, charged.secret) != (promise.run, promise.secret):
+            return whole, theirs
+        name = json.dumps([charged.client, charged.requester, promise.run], ensure_ascii=False)
+        return whole, theirs, Account(name=name, budgets=(promise.budget,))
 
     def _refusal(self, charged: Charged, error: PrivacyError) -> RefusedError:
         if not isinstance(error, PrivacyBudgetError):
@@ -214,6 +242,8 @@ def account_of(client: str, requester: str | None) -> str:
 def _who(name: str, unit: Unit) -> str:
     parts = json.loads(name)
     whose = f"the runs of `{parts[1]}`" if len(parts) > 1 else "all runs"
+    if len(parts) > 2:
+        whose = "this run, whose job promises no more,"
     return f"{whose} with {'' if unit == 'client' else 'each example of '}`{parts[0]}`"
 
 

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from hanse.core.errors import SettingError, did_you_mean
 from hanse.pipeline.mechanism import AddsNoise
-from hanse.privacy.budget import Budget
+from hanse.privacy.budget import Budget, check_delta
 
 Unit = Literal["client", "example"]
 """Who is protected."""
@@ -36,6 +36,8 @@ class PrivacySettings:
         if self.unit not in get_args(Unit):
             hint = did_you_mean(str(self.unit), get_args(Unit))
             raise SettingError("unit", f'must be "client" or "example", got {self.unit!r}', hint=hint)
+        if self.delta is not None:
+            check_delta(self.delta)
 
     @property
     def at_delta(self) -> float | None:

@@ -12,9 +12,11 @@ from torch.func import vmap
 
 from hanse.core.errors import HanseError, NonFiniteUpdateError
 from hanse.tasks.global_generator import seeded
+from hanse.trainers.private.dense_backward import DenseBackward
 from hanse.trainers.private.example_gradients import ExampleGradients, Whole, added
 from hanse.trainers.private.layers import CoveredLayer, covered
-from hanse.trainers.private.recording import Recording, buffers_untouched, in_place_of, recorded
+from hanse.trainers.private.padded_embeddings import PaddedEmbeddings
+from hanse.trainers.private.recording import Recording, in_place_of, left_untouched, recorded
 from hanse.trainers.private.row_wise import is_row_wise, total_loss
 
 _CPU_BYTES = 24 << 20  # what one piece of a batch may write out: more is not in a cache, less is more calls
@@ -46,8 +48,11 @@ class ClippedSums:
     - Layers that `covered` knows: from what the layer was given and the gradient of what it gave, without writing g_i
       out where that is more work ("ghost norms"). Both are kept, so that the weighted sum needs no second backward
       pass ("book-keeping").
+    - Plain stacks of dense layers: the same, written out (`DenseBackward`).
     - All other parameters: one copy for each example, and the gradient of each copy.
     - Models of which `torch.vmap` makes nothing: one example after another, with a line that says so.
+
+    An example whose gradient has no finite norm counts as zero, so that whatever it holds moves the sum by at most C.
 
     Unless a model is a plain sequence of layers that take each example by itself, it is run in `torch.vmap`, one lane
     an example: whatever its code does, it sees one example at a time.
@@ -57,6 +62,10 @@ class ClippedSums:
       parameters: Those that are trained; the sums come in their order.
       loss: `(outputs, targets)` to the mean over examples.
       note: Told in words where examples are done one after another.
+
+    Attributes:
+      num_zeroed: Examples so far that counted as zero, each as often as it was in a batch. Not to be told to anybody
+        who must not know of single examples.
 
     References:
       Abadi et al. 2016, arXiv:1607.00133; Bu, Mao, Xu 2022, arXiv:2205.10683 (which layers' gradients to write out);
@@ -83,6 +92,8 @@ class ClippedSums:
             if form is not None and layer._parameters and all(p is None or p.requires_grad for p in layer.parameters()):
                 self._forms[layer] = form
         self._ways: dict[object, _Way] = {}
+        self._dense = DenseBackward.of(module, loss)
+        self.num_zeroed = 0
 
     @torch.no_grad()
     def __call__(self, x: Tensor, y: Tensor, clip_norm: float) -> list[Tensor]:
@@ -94,17 +105,17 @@ class ClippedSums:
           clip_norm: C > 0, the bound on the L2 norm over all parameters together.
 
         Raises:
-          NonFiniteUpdateError: An example's gradient has no finite norm.
-          TaskError: The model changes its buffers.
+          NonFiniteUpdateError: Weights are not finite, and so no gradient is.
+          TaskError: The model changes its buffers, or its own weights.
         """
         totals: dict[int, Tensor] = {}
         way = self._way(x, y) if len(x) else _Way(1)
         at_once = way.at_once or 1
         cut = zip(torch.split(x, at_once), torch.split(y, at_once), strict=True)
         for inputs, targets in cut if len(x) else ():
-            with buffers_untouched(self._module):
+            with left_untouched(self._module):
                 pieces = self._alone(inputs, targets) if way.at_once is None else self._pieces(inputs, targets)
-            _add(totals, pieces, clip_norm, self._parameters[0].dtype)
+            self._add(totals, pieces, clip_norm)
         return [
             totals[i] if i in totals else torch.zeros_like(parameter, memory_format=torch.contiguous_format)
             for i, parameter in enumerate(self._parameters)
@@ -126,7 +137,7 @@ class ClippedSums:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # of PyTorch, where it would loop over examples itself
-                with buffers_untouched(self._module):
+                with left_untouched(self._module):
                     numbers = self._workspace(x, y)
         except HanseError:
             raise
@@ -150,6 +161,9 @@ class ClippedSums:
         return numbers
 
     def _pieces(self, x: Tensor, y: Tensor) -> list[Piece]:
+        if self._dense is not None and self._dense.suits(x, y):
+            found = self._dense(x, y)
+            return [(self._positions(layer), own) for layer, own in zip(self._dense.layers, found, strict=True)]
         recording, expanded = self._passed(x, y)
         pieces: list[Piece] = [([i], Whole([gradient])) for i, gradient in expanded.items()]
         for layer, [(given, grad)] in recording.of.items():
@@ -202,7 +216,8 @@ class ClippedSums:
                 outputs = self._module(inputs.unsqueeze(0))
             return self._loss(outputs, targets.unsqueeze(0))
 
-        return vmap(one, randomness="different")(copies, x, y).sum()
+        with PaddedEmbeddings():
+            return vmap(one, randomness="different")(copies, x, y).sum()
 
     def _alone(self, x: Tensor, y: Tensor) -> list[Piece]:
         """One example's gradients, by plain autograd."""
@@ -219,21 +234,29 @@ class ClippedSums:
         both = (layer._parameters.get(name) for name in ("weight", "bias"))
         return [self._place[id(parameter)] for parameter in both if parameter is not None]
 
+    def _add(self, totals: dict[int, Tensor], pieces: list[Piece], clip_norm: float) -> None:
+        """Add the clipped gradients of a piece's examples."""
+        if not pieces:
+            return
+        norms = added([gradients.squares() for _, gradients in pieces]).sqrt_()
+        if not bool(torch.isfinite(norms).all()):
+            pieces = self._finite(pieces, norms)
+        scales = clip_norm / norms.clamp_(min=clip_norm)
+        if scales.min().item() > _DENORMAL:
+            scales = scales.to(self._parameters[0].dtype)
+        for positions, gradients in pieces:
+            for i, total in zip(positions, gradients.weighted(scales), strict=True):
+                totals[i] = totals[i].add_(total) if i in totals else total
 
-def _add(totals: dict[int, Tensor], pieces: list[Piece], clip_norm: float, dtype: torch.dtype) -> None:
-    """Add the clipped gradients of a piece's examples."""
-    if not pieces:
-        return
-    norms = added([gradients.squares() for _, gradients in pieces]).sqrt_()
-    if not bool(torch.isfinite(norms).all()):
-        # `min(1, C / nan)` is 1: such an example would go through unclipped
-        raise NonFiniteUpdateError(
-            "the gradient of an example has no finite norm, so it can't be clipped",
-            hint="nothing was released; a smaller learning rate usually helps, else look for NaN among the inputs",
-        )
-    scales = clip_norm / norms.clamp_(min=clip_norm)
-    if scales.min().item() > _DENORMAL:
-        scales = scales.to(dtype)
-    for positions, gradients in pieces:
-        for i, total in zip(positions, gradients.weighted(scales), strict=True):
-            totals[i] = totals[i].add_(total) if i in totals else total
+    def _finite(self, pieces: list[Piece], norms: Tensor) -> list[Piece]:
+        """With zeros for the examples that have no finite norm, in `norms` too: `min(1, C / nan)` would be 1."""
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self._parameters):
+            # these come of noisy steps, so that it may be known
+            raise NonFiniteUpdateError(
+                "the model's weights are no longer finite",
+                hint="nothing was released; a smaller learning rate usually helps",
+            )
+        bad = ~torch.isfinite(norms)
+        self.num_zeroed += int(bad.sum())
+        norms.masked_fill_(bad, 0)
+        return [(positions, gradients.zeroed(bad)) for positions, gradients in pieces]

@@ -23,6 +23,10 @@ class ExampleGradients(Protocol):
         """Σ c_i g_i for scales c `[n]`, one tensor for each parameter; computed in float64 where the scales are."""
         ...
 
+    def zeroed(self, rows: Tensor) -> ExampleGradients:
+        """The same with g_i = 0 where `rows`, `[n]` of bool, is true, whatever it was: NaN too."""
+        ...
+
 
 @dataclass(frozen=True)
 class Whole:
@@ -41,6 +45,10 @@ class Whole:
     def weighted(self, scales: Tensor) -> list[Tensor]:
         """See `ExampleGradients`."""
         return [_combined(scales, gradient) for gradient in self.each]
+
+    def zeroed(self, rows: Tensor) -> Whole:
+        """See `ExampleGradients`."""
+        return Whole([_zeroed(gradient, rows) for gradient in self.each])
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,10 @@ class OuterProducts:
         d = scaled(self.d, scales)
         return [d.t() @ self.x, *([d.sum(0)] if self.bias else [])]
 
+    def zeroed(self, rows: Tensor) -> OuterProducts:
+        """See `ExampleGradients`."""
+        return OuterProducts(_zeroed(self.x, rows), _zeroed(self.d, rows), self.bias)
+
 
 @dataclass(frozen=True)
 class Gram:
@@ -79,19 +91,21 @@ class Gram:
     in float64, for the terms may cancel; a norm that came out too small would let an example through unclipped.
 
     Args:
+      x: The layer's inputs, `[n, …]`.
       d: Gradients of the outputs, `[n, groups, q, T]`; of a layer without groups there is one.
       likeness: ⟨x_is, x_it⟩, `[n, groups, T, T]` of float64.
       bias: Whether there is one.
-      total: From `d`, scaled, to the sums for all parameters.
+      total: From `x`, and `d`, scaled, to the sums for all parameters.
 
     References:
       Li, Tramèr, Liang, Hashimoto 2022, arXiv:2110.05679, section 4; Bu, Mao, Xu 2022, arXiv:2205.10683.
     """
 
+    x: Tensor
     d: Tensor
     likeness: Tensor
     bias: bool
-    total: Callable[[Tensor], list[Tensor]]
+    total: Callable[[Tensor, Tensor], list[Tensor]]
 
     def squares(self) -> Tensor:
         """See `ExampleGradients`."""
@@ -101,7 +115,11 @@ class Gram:
 
     def weighted(self, scales: Tensor) -> list[Tensor]:
         """See `ExampleGradients`."""
-        return self.total(scaled(self.d, scales))
+        return self.total(self.x, scaled(self.d, scales))
+
+    def zeroed(self, rows: Tensor) -> Gram:
+        """See `ExampleGradients`."""
+        return Gram(_zeroed(self.x, rows), _zeroed(self.d, rows), _zeroed(self.likeness, rows), self.bias, self.total)
 
 
 def squares_of(rows: Tensor) -> Tensor:
@@ -126,6 +144,10 @@ def added(parts: Sequence[Tensor]) -> Tensor:
     for part in parts[1:]:
         total = total + part
     return total
+
+
+def _zeroed(values: Tensor, rows: Tensor) -> Tensor:
+    return values.masked_fill(rows.view(-1, *[1] * (values.dim() - 1)), 0)
 
 
 def _combined(scales: Tensor, each: Tensor) -> Tensor:

@@ -90,12 +90,12 @@ class _Linear:
         if not self._by_gram(x):
             return Whole([d.mT @ x, *([d.sum(1)] if bias else [])])
 
-        def total(d: Tensor) -> list[Tensor]:
+        def total(x: Tensor, d: Tensor) -> list[Tensor]:
             flat = d.squeeze(1).mT.flatten(0, 1)
             return [flat.t() @ x.flatten(0, 1), *([flat.sum(0)] if bias else [])]
 
         wide = x.double()
-        return Gram(d.mT.unsqueeze(1), (wide @ wide.mT).unsqueeze(1), bias, total)
+        return Gram(x, d.mT.unsqueeze(1), (wide @ wide.mT).unsqueeze(1), bias, total)
 
     def workspace(self, x: Tensor, grad: Tensor) -> int:
         x = x.reshape(len(x), -1, x.shape[-1])
@@ -136,13 +136,13 @@ class _Conv2d:
             weight = (d.flatten(0, 1) @ patches.flatten(0, 1).mT).view(n, *layer.weight.shape)
             return Whole([weight, *([d.sum(3).flatten(1)] if bias else [])])
 
-        def total(d: Tensor) -> list[Tensor]:
+        def total(x: Tensor, d: Tensor) -> list[Tensor]:
             sizes = [layer.out_channels] if bias else None
             _, weight, summed = self._backward(d.view(grad.shape), x, sizes, (False, True, bias))
             return [weight, summed] if bias else [weight]
 
         wide = patches.double()
-        return Gram(d, wide.mT @ wide, bias, total)
+        return Gram(x, d, wide.mT @ wide, bias, total)
 
     def workspace(self, x: Tensor, grad: Tensor) -> int:
         places = grad[0, 0].numel()
@@ -193,12 +193,12 @@ class _Embedding:
         if self._layer.padding_idx is not None:
             d = d * (symbols != self._layer.padding_idx).unsqueeze(2)
 
-        def total(d: Tensor) -> list[Tensor]:
+        def total(symbols: Tensor, d: Tensor) -> list[Tensor]:
             table = torch.zeros_like(self._layer.weight)
             return [table.index_add_(0, symbols.flatten(), d.squeeze(1).mT.flatten(0, 1))]
 
         same = symbols.unsqueeze(1) == symbols.unsqueeze(2)
-        return Gram(d.mT.unsqueeze(1), same.unsqueeze(1), False, total)
+        return Gram(symbols, d.mT.unsqueeze(1), same.unsqueeze(1), False, total)
 
     def workspace(self, x: Tensor, grad: Tensor) -> int:
         return 3 * x[0].numel() ** 2 + 2 * grad[0].numel()

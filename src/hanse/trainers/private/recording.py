@@ -42,12 +42,13 @@ def recorded(layers: Mapping[nn.Module, CoveredLayer], *, lanes: bool) -> Iterat
 
 
 @contextmanager
-def buffers_untouched(module: nn.Module) -> Iterator[None]:
+def left_untouched(module: nn.Module) -> Iterator[None]:
     """Refuse what layers keep of the data by themselves, for it has no noise on it.
 
     Raises:
-      TaskError: A buffer has been changed, or another one is in its place; that one has been put back.
+      TaskError: A buffer has been changed, or another one is in its place, which has been put back; or a parameter was.
     """
+    versions = [(path, parameter, parameter._version) for path, parameter in module.named_parameters()]
     before = [
         (layer, f"{prefix}.{name}".removeprefix("."), name, buffer, buffer._version)
         for prefix, layer in module.named_modules()
@@ -62,6 +63,13 @@ def buffers_untouched(module: nn.Module) -> Iterator[None]:
             if layer._buffers.get(name) is not buffer or buffer._version != version:
                 layer._buffers[name] = buffer
                 changed.append(path)
+    written = next((path for path, parameter, version in versions if parameter._version != version), None)
+    if written is not None:
+        raise TaskError(
+            f"example privacy: the model changed its parameter `{written}` by itself while it was trained, which may "
+            "tell of the examples without any noise; nothing was released",
+            hint="look for max_norm of an embedding, or code that writes into weights",
+        )
     if changed:
         raise TaskError(
             f"example privacy: the model changed its buffer `{changed[0]}` while it was trained, which may tell of the "

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from hanse.core.errors import JobError
 from hanse.core.example_privacy import ExamplePrivacy
 from hanse.core.local_work import LocalWork
-from hanse.core.params import ParamSpec
 from hanse.trainers.contexts import Contexts
 from hanse.trainers.private.batches import poisson_batches
 from hanse.trainers.private.clipped_sums import ClippedSums
+from hanse.trainers.private.key_stream import noise_kernels
 from hanse.trainers.private.noise import NormalNoise
 
 
@@ -26,29 +26,35 @@ class PrivateSteps:
 
     Args:
       module: With its weights in place, in training mode when steps are taken.
-      spec: The layout of the parameters that are trained.
-      parameters: These parameters.
+      parameters: Those that are trained, in the model's order.
       loss: `(outputs, targets)` to the mean over examples.
-      note: Told in words where something is slow.
+      note: Told in words where something is slow, and of examples without a finite gradient: for the client's eyes.
     """
 
     def __init__(
         self,
         module: nn.Module,
-        spec: ParamSpec,
         parameters: Sequence[nn.Parameter],
         loss: Callable[[Tensor, Tensor], Tensor],
         *,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._module = module
-        self._spec = spec
         self._weights = [parameter.detach() for parameter in parameters]
         self._sums = ClippedSums(module, parameters, loss, note=note)
+        self._note = note
+        self._noise_told = False
 
     @torch.no_grad()
     def __call__(
-        self, work: LocalWork, lr: float, private_key: int, data: tuple[Tensor, Tensor], contexts: Contexts | None
+        self,
+        work: LocalWork,
+        lr: float,
+        private_key: int,
+        data: tuple[Tensor, Tensor],
+        contexts: Contexts | None,
+        *,
+        whose: str = "these steps",
     ) -> int:
         """Take all steps; their number.
 
@@ -58,10 +64,11 @@ class PrivateSteps:
           private_key: 128 bits, of the batches and the noise.
           data: The client's inputs and targets, `[n, …]`, n ≥ 1.
           contexts: What the gradient correction looks at, or None without one. It gets the noisy gradient.
+          whose: Whose steps these are, and when, as the notes say it.
 
         Raises:
           JobError: There is no key.
-          NonFiniteUpdateError: An example's gradient has no finite norm.
+          NonFiniteUpdateError: The weights are no longer finite.
           TaskError: The model changes its buffers.
         """
         privacy = work.example_privacy
@@ -69,36 +76,35 @@ class PrivateSteps:
         if not private_key:
             raise JobError("work with example privacy came without a private key for its batches and its noise")
         x, y = data
-        batch, steps = work.batch_length(len(x)), work.num_steps(len(x))
-        noise = _Noise(private_key, privacy, self._spec, self._weights)
+        batch, steps, zeroed = work.batch_length(len(x)), work.num_steps(len(x)), self._sums.num_zeroed
+        self._tell_of_noise(privacy)
+        noise, deviation = NormalNoise(private_key), privacy.clip_norm * privacy.noise_multiplier / batch
         states = [work.optimizer.init(weight) for weight in self._weights]
         batches = poisson_batches(private_key, len(x), batch, steps=steps)
         for taken, rows in enumerate(batches, start=1):
             index = torch.from_numpy(rows).to(x.device)
-            sums = self._sums(x.index_select(0, index), y.index_select(0, index), privacy.clip_norm)
-            grads = noise.added_to(sums, batch)
+            grads = self._sums(x.index_select(0, index), y.index_select(0, index), privacy.clip_norm)
+            if deviation:
+                noise.add_to(grads, factor=1 / batch, deviation=deviation)
+            else:
+                torch._foreach_mul_(grads, 1 / batch)
             if contexts is not None:
                 contexts.correct(grads, self._weights)
             for weight, grad, state in zip(self._weights, grads, states, strict=True):
                 work.optimizer.update(weight, grad, state, lr=lr, step=taken)
+        zeroed = self._sums.num_zeroed - zeroed
+        if zeroed:
+            self._note(
+                f"trainer: {whose}: {zeroed} times the gradient of an example had no finite norm, and counted as zero; "
+                "look for NaN among the inputs and targets"
+            )
         return steps
 
-
-class _Noise:
-    """Noise of one client's round, in vectors of the model's size."""
-
-    def __init__(self, private_key: int, privacy: ExamplePrivacy, spec: ParamSpec, weights: Sequence[Tensor]) -> None:
-        self._deviation = privacy.clip_norm * privacy.noise_multiplier
-        self._normal = NormalNoise(private_key)
-        # the numbers of a parameter are those of its place in the model, whatever its order in memory
-        self._flat = torch.empty(sum(weight.numel() for weight in weights), dtype=getattr(torch, spec.dtype))
-        self._parts = torch.split(self._flat, [weight.numel() for weight in weights])
-
-    def added_to(self, sums: list[Tensor], batch: int) -> list[Tensor]:
-        """(sums + noise) / batch, in the sums' memory."""
-        torch._foreach_mul_(sums, 1 / batch)
-        if self._deviation:
-            self._normal.fill(self._flat)
-            for total, part in zip(sums, self._parts, strict=True):
-                total.add_(part.view(total.shape).to(total), alpha=self._deviation / batch)
-        return sums
+    def _tell_of_noise(self, privacy: ExamplePrivacy) -> None:
+        if self._noise_told or not privacy.noise_multiplier or noise_kernels() is not None:
+            return
+        self._noise_told = True
+        self._note(
+            "trainer: noise is made by NumPy, for there is no C++ compiler that works; the bits are the same, and a "
+            "number takes ten times as long"
+        )
