@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hanse.aggregators.secure_sum import SecureSum
+from hanse.aggregators.sum import Sum
 from hanse.core.errors import EncodingError, PipelineError
 from hanse.pipeline.clip import Clip
 from hanse.pipeline.correlated import TreeNoise
@@ -41,6 +42,22 @@ def test_what_needs_single_updates_is_refused(stages: Any, mechanism: Any, told:
         Pipeline(stages=stages, aggregator=SecureSum(expected=4.0), weighting="uniform", mechanism=mechanism)
     assert told in str(caught.value)
     assert "hint" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("weighting", "aggregator", "told"),
+    [
+        ("uniform", SecureSum(), "the strategy weighs all alike"),
+        ("examples", Sum(), "aggregator `Sum` is none"),
+        ("examples", SecureSum(expected=3.0), "a secure sum without `expected`"),
+    ],
+)
+def test_weights_in_the_sum_are_for_secure_sums_by_examples(weighting: Any, aggregator: Any, told: str) -> None:
+    weighed = Modular(bits=24, range=1.0, most_weight=50)
+    with pytest.raises(PipelineError) as caught:
+        Pipeline(stages=(weighed,), aggregator=aggregator, weighting=weighting)
+    assert told in str(caught.value)
+    assert Pipeline(stages=(weighed,), aggregator=SecureSum(), weighting="examples").stages == (weighed,)
 
 
 def test_clients_are_weighed_alike() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hanse.aggregators.secure_sum import SecureSum
@@ -36,6 +37,7 @@ from hanse.tasks import CallableTask
 from tests.simulation.test_privacy import private
 from tests.simulation.test_simulate import failing
 
+WHOLE = RoundSettings(rounds=1, seed=3, cohort=Everyone())
 STAGES = (Clip(norm=2.0), Rotate(), Modular(bits=20, range=2.0))
 
 
@@ -80,6 +82,28 @@ def test_the_same_bits_as_a_sum_with_workers_and_after_a_stop(
     for record in one.history.rounds[1:]:  # nothing of single clients beside the sum
         assert (record.train, record.num_examples, record.federated, record.clients) == ({}, 0, None, ())
         assert (record.status, record.num_updates) == ("finished", 5)
+
+
+def test_a_mean_by_examples_without_telling_how_many_one_client_has(
+    federation: FederatedDataset, task: CallableTask
+) -> None:
+    weighted = Pipeline(stages=(Modular(bits=32, range=2.0, most_weight=40),), aggregator=SecureSum())
+    runs = [
+        run_simulation(hidden(federation, task, pipeline=pipeline, strategy=FedAvg()))
+        for pipeline in (
+            weighted,
+            Pipeline(stages=weighted.stages, aggregator=SecureSum(simulate="sum")),
+            Pipeline(),
+        )
+    ]
+    secure, plain, mean = runs
+    assert secure.params.sha256() == plain.params.sha256()
+    np.testing.assert_allclose(secure.params.numpy(), mean.params.numpy(), atol=1e-5)
+    assert secure.history.rounds[1].num_examples == 0
+    small = Pipeline(stages=(Modular(bits=32, range=2.0, most_weight=20),), aggregator=SecureSum())
+    refused = run_simulation(hidden(federation, task, pipeline=small, strategy=FedAvg(), settings=WHOLE))
+    failure = refused.history.rounds[1].failures[0]
+    assert "examples, and most_weight is 20; nothing was sent" in failure.message
 
 
 @pytest.mark.parametrize("size", [2, 3])

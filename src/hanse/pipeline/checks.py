@@ -10,7 +10,7 @@ import numpy as np
 from hanse.core.errors import PipelineError, did_you_mean
 from hanse.core.params import ParamSpec, TensorSpec
 from hanse.core.protocols import Adapts, Aggregator, ChangesLayout, Clips, Remembers, Restricts, Stage, Weighting
-from hanse.pipeline.hidden import check_hidden, hides_replies
+from hanse.pipeline.hidden import check_hidden, check_weights, hides_replies
 from hanse.pipeline.mechanism import Mechanism
 
 
@@ -40,6 +40,7 @@ def check_pipeline(
                 f"`{type(aggregator).__name__}` gives no sum",
                 hint='use aggregator = { use = "sum" }',
             )
+    check_weights(stages, aggregator, weighting)
     if hides_replies(aggregator):
         check_hidden(stages, aggregator, weighting, mechanism)
     if mechanism is not None:

@@ -15,6 +15,34 @@ def hides_replies(aggregator: Aggregator) -> bool:
     return bool(getattr(aggregator, "hides_replies", False))
 
 
+def encodes_weight(stage: Stage) -> bool:
+    """Whether a client's weight is in its whole numbers."""
+    return bool(getattr(stage, "encodes_weight", False))
+
+
+def check_weights(stages: Sequence[Stage], aggregator: Aggregator, weighting: Weighting) -> None:
+    """Whether weights that are sent as part of a sum are needed there.
+
+    Raises:
+      PipelineError: All weigh alike, the aggregator weighs by itself, or what is summed is divided by something else.
+    """
+    for stage in stages:
+        if not encodes_weight(stage):
+            continue
+        name = f"stage `{type(stage).__name__}`"
+        if weighting == "uniform":
+            raise PipelineError(
+                f"{name} sends each client's weight with its numbers, and the strategy weighs all alike",
+                hint='leave most_weight out, or give the strategy weighting = "examples"',
+            )
+        if not hides_replies(aggregator) or getattr(aggregator, "expected", None) is not None:
+            raise PipelineError(
+                f"{name} sends each client's weight with its numbers, which a secure sum without `expected` can make a "
+                f"mean of, and aggregator `{type(aggregator).__name__}` is none",
+                hint='use aggregator = { use = "secure_sum" }',
+            )
+
+
 def check_hidden(
     stages: Sequence[Stage], aggregator: Aggregator, weighting: Weighting, mechanism: Mechanism | None
 ) -> None:
@@ -38,11 +66,11 @@ def check_hidden(
                 "updates alone",
                 hint="use a fixed norm" if isinstance(stage, Clips) else f"leave `{told}` out",
             )
-    if weighting != "uniform":
+    if weighting != "uniform" and not any(encodes_weight(stage) for stage in stages):
         raise PipelineError(
             f"aggregator `{name}` adds up whole numbers, each client's once, but the strategy weighs clients by "
             f"{weighting}",
-            hint='give the strategy weighting = "uniform"',
+            hint='give the strategy weighting = "uniform", or `modular` a most_weight, to be sent as part of the sum',
         )
     if mechanism is not None and not getattr(mechanism, "in_shares", False):
         raise PipelineError(

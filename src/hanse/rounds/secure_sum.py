@@ -87,7 +87,7 @@ def secure_sizes(pipeline: Pipeline, settings: RoundSettings, population: Popula
         raise PipelineError(
             f"cohort: {most} clients a round, and a sum is opened of {needed} or more: of fewer, each could tell what "
             "the others sent",
-            hint="use larger cohorts, or a smaller min_survivors",
+            hint="use larger cohorts, or a smaller min_survivors or min_clients",
         )
     clients, bits = tuple(population.clients[:most]), residue_bits(pipeline.stages, aggregator)
     given = SumRound(round=1, seed=settings.seed, clients=clients, bits=bits, least=needed)
