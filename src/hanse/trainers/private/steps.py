@@ -105,6 +105,6 @@ class PrivateSteps:
             return
         self._noise_told = True
         self._note(
-            "trainer: noise is made by NumPy, for there is no C++ compiler that works; the bits are the same, and a "
-            "number takes ten times as long"
+            "trainer: noise is made by NumPy, for there is no C++ compiler that works; the bits are the same, and "
+            "take over thirty times as long"
         )
