@@ -491,3 +491,14 @@ def test_whatever_stands_under_privacy_is_read_or_refused_in_words(values: Any) 
         assert "privacy" in str(error)  # noqa: PT017 - not every example raises
     else:
         assert all(budget.epsilon > 0 for budget in config.privacy.budgets)
+
+
+def test_the_same_file_read_in_another_way_is_another_question(tmp_path: Path) -> None:
+    site = OneSite(tmp_path, {"budgets": [{"epsilon": 50.0, "delta": 1e-5}]})
+    values = central()
+    site.prepare(values)
+    for read in ({}, {}, {"rename": {"a": "b"}}):
+        table = {"simulate": "1/1", **read}
+        site.config = site_config({"data": table, "privacy": site.config.privacy.model_dump()}, folder=tmp_path)
+        site.train(values, 1, CLIENTS[:1])
+    assert len(site.charged()) == 2

@@ -218,7 +218,8 @@ class JobRun:
         trainer, _ = make_trainer(task, parts.trainer, note=self._note)
         kept = KeptInFolder(self._place.folder / KEPT)
         mine = data.mine(dataset)
-        stamp = stamp_of([config.data_path, config.resolved(config.data.test_path)])
+        about = config.data.model_dump_json()  # the same file read in another way is other data
+        stamp = stamp_of([config.data_path, config.resolved(config.data.test_path)], about=about)
         sizes = {client: dataset.num_examples(client) for client in mine}
         pipeline = self._account.open(parts, task, agreed, sizes, stamp=stamp)
         self._runtime = ClientRuntime(

@@ -313,17 +313,22 @@ class RunAccount:
             return None
 
 
-def stamp_of(paths: Sequence[Path | None]) -> str:
-    """Names the state of files, or of all files in folders: other content, or a file written anew, is another."""
-    found = hashlib.sha256()
+def stamp_of(paths: Sequence[Path | None], *, about: str = "") -> str:
+    """Names the state of files, or of all files in folders: other content, or a file written anew, is another.
+
+    Args:
+      paths: Where data is.
+      about: How it is read.
+    """
+    found = hashlib.sha256(about.encode())
     for path in paths:
         if path is None:
             continue
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in files:
             with suppress(OSError):
-                about = file.stat()
-                found.update(f"{file} {about.st_size} {about.st_mtime_ns}\n".encode())
+                now = file.stat()
+                found.update(f"{file} {now.st_size} {now.st_mtime_ns}\n".encode())
     return found.hexdigest()
 
 
