@@ -232,6 +232,31 @@ def test_a_budget_that_is_spent_ends_the_run(federation: FederatedDataset, task:
     assert run.history.rounds[-1].round == 3
 
 
+def test_a_run_without_its_ledger_does_not_go_on(
+    federation: FederatedDataset, task: CallableTask, tmp_path: Path
+) -> None:
+    simulation = private(federation, task)
+    folder = new_run_folder(tmp_path, "run")
+    run_simulation(simulation, folder=folder)
+    (folder / LEDGER).unlink()
+    longer = replace(simulation, settings=replace(simulation.settings, rounds=simulation.settings.rounds + 1))
+    with pytest.raises(PrivacyError, match="has round 1, and nothing in the ledger paid for it"):
+        run_simulation(longer, folder=folder)
+
+
+def test_a_renamed_run_keeps_its_account(federation: FederatedDataset, task: CallableTask, tmp_path: Path) -> None:
+    simulation = private(federation, task)
+    folder = new_run_folder(tmp_path, "run")
+    run_simulation(simulation, folder=folder)
+    job = {"privacy": {"mechanism": {"use": "gaussian"}, "delta": 1e-5}}
+    before = spent_by_round(folder, "run", job)
+    assert before.releases == simulation.settings.rounds
+    moved = folder.rename(tmp_path / "other")
+    assert spent_by_round(moved, "other", job) == before
+    run_simulation(simulation, folder=moved)  # finished: nothing is charged under the new name
+    assert spent_by_round(moved, "other", job) == before
+
+
 def test_noise_that_is_drawn_anew_is_charged_anew(
     federation: FederatedDataset, task: CallableTask, tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ def privacy_table(account: PrivacyAccount) -> RenderableType:
     for head in ("round", "ε"):
         table.add_column(head, justify="right", no_wrap=True)
     for number, spent in account.by_round.items():
-        table.add_row(f"{number:,}", epsilon_in_words(spent.epsilon, ".4f"))
+        table.add_row(f"{number:,}" if number else "all", epsilon_in_words(spent.epsilon, ".4f"))
     note = f"{protection_in_words(account)} {account_in_words(account)}"
     return Group(Text(spent_in_words(account), style="bold"), table, Text(note, style="dim"))
 

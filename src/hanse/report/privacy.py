@@ -64,7 +64,8 @@ def charged_together(account: PrivacyAccount) -> bool:
 def spent_in_words(account: PrivacyAccount) -> str:
     """How much, of what budget."""
     last = account.by_round[max(account.by_round)]
-    of = "" if account.budget is None else f" of {account.budget.epsilon:g}"
+    told = account.budget is not None and account.budget.delta == account.delta  # else they can't be compared
+    of = f" of {account.budget.epsilon:g}" if told and account.budget is not None else ""
     at = "" if account.delta is None else f" at δ = {account.delta:g}"
     once = ", for all rounds" if charged_together(account) else ""
     return f"ε = {epsilon_in_words(last.epsilon, '.4g')}{of}{at} after {plural(account.releases, 'release')}{once}."

@@ -25,7 +25,7 @@ from hanse.rounds.facts import opening_facts
 from hanse.rounds.history import History, RunRecord, RunStatus
 from hanse.rounds.journal import FileJournal, Journal, MemoryJournal
 from hanse.rounds.loop import RunOutcome, RunParts, run_rounds
-from hanse.rounds.privacy.run import LEDGER, RunPrivacy
+from hanse.rounds.privacy.run import LEDGER, RunPrivacy, charged_as
 from hanse.rounds.run_folder import CLIENTS, EVENTS, MODELS, locked, new_run_folder
 from hanse.rounds.selection import Everyone, Selector, Uniform
 from hanse.rounds.settings import RoundSettings
@@ -174,7 +174,7 @@ class _Attempt:
             return
         with TemporaryDirectory(prefix="hanse-") as scratch:  # of a run that keeps nothing
             ledger = (Path(scratch) if self._folder is None else self._folder) / LEDGER
-            yield RunPrivacy(settled, ledger, run=self._name, simulated=True)
+            yield RunPrivacy(settled, ledger, run=charged_as(ledger, self._name), simulated=True)
 
     def _run(self) -> SimulatedRun:
         self._announce()

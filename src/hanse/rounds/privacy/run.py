@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from hanse.core.errors import PrivacyError
 from hanse.core.randomness import stream
 from hanse.pipeline.correlated import ReleasedRound
 from hanse.pipeline.pipeline import Pipeline
 from hanse.privacy.events import Event
-from hanse.privacy.ledger import ChargeKey, PrivacyLedger
+from hanse.privacy.ledger import ChargeKey, PrivacyLedger, scopes_in
 from hanse.rounds.history import RoundRecord
 from hanse.rounds.privacy.noise_key import KeyFile, NoiseKey, SimulatedKey
 from hanse.rounds.privacy.participation_guard import ParticipationGuard
@@ -37,6 +38,22 @@ _COHORTS = "secret cohorts"
 def scope_of(run: str) -> str:
     """A run's scope in a ledger."""
     return f"run {run}"
+
+
+def charged_as(ledger: Path, run: str) -> str:
+    """The name under which a run folder's ledger has its one run: its first, also when the folder was renamed.
+
+    Args:
+      ledger: The ledger's file, which need not be there.
+      run: What the run is called now.
+
+    Raises:
+      StorageError: The file can't be read.
+    """
+    if not ledger.is_file() or PrivacyLedger(ledger, scope=scope_of(run)).entries():  # which mends what a crash left
+        return run
+    scopes = scopes_in(ledger)
+    return scopes[0].removeprefix(scope_of("")) if len(scopes) == 1 else run
 
 
 def forget_keys(ledger: Path, run: str) -> None:
@@ -85,8 +102,19 @@ class RunPrivacy:
         self._released = 0  # the newest round with a release
 
     def went_on(self, records: Iterable[RoundRecord]) -> None:
-        """Take note of the rounds that are in the journal already, in order."""
+        """Take note of the rounds that are in the journal already, in order.
+
+        Raises:
+          PrivacyError: One was released, and the ledger does not know of it: going on would count too little.
+        """
+        charged = {entry.key.round for entry in self._ledger.entries()}
         for record in records:
+            released = record.status == "finished" and record.round > 0  # 0 is the model before training
+            if released and self._entry_of(record.round) not in charged:
+                raise PrivacyError(
+                    f"the journal of `{self._run}` has round {record.round}, and nothing in the ledger paid for it",
+                    hint=f"put the run's own `{LEDGER}` back; without it, what was spent would not be counted",
+                )
             if self._guard is not None:
                 self._guard.admit(record.round, record.cohort)
             if record.status == "finished":
@@ -129,8 +157,7 @@ class RunPrivacy:
         if self._guard is not None:
             self._guard.admit(number, cohort)
         if self.settled.local:
-            every = 1 if self.settled.examples is None else self.settled.examples.every
-            self._charge(number - (number - 1) % every, repeats=True)
+            self._charge(self._entry_of(number), repeats=True)
 
     def in_round(self, pipeline: Pipeline, number: int) -> Pipeline:
         """The pipeline with a round's noise, where that depends on other rounds' noise."""
@@ -162,6 +189,13 @@ class RunPrivacy:
         self._ledger.charge(ChargeKey(run=self._run, round=0), self.settled.event)
         self._charged[0] = {0: self.settled.event}
         self._released = number
+
+    def _entry_of(self, number: int) -> int:
+        """The round under which a round is charged, where several are charged together."""
+        if self._noise is not None:
+            return 0
+        every = 1 if self.settled.examples is None else self.settled.examples.every
+        return number - (number - 1) % every
 
     def _charge(self, number: int, *, repeats: bool) -> None:
         """Charge a round; `repeats`: what is released when it is done again is the same, unless its noise changed."""

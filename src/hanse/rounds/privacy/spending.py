@@ -13,7 +13,7 @@ from hanse.privacy.budget import Budget
 from hanse.privacy.events import Event, LocalEpsilon
 from hanse.privacy.ledger import ChargeKey, PrivacyLedger
 from hanse.rounds.history import RunRecord
-from hanse.rounds.privacy.run import LEDGER, scope_of
+from hanse.rounds.privacy.run import LEDGER, charged_as, scope_of
 from hanse.rounds.privacy.settled import neighbours_by
 from hanse.rounds.secure_sum import secure_sum_in_words
 
@@ -103,7 +103,8 @@ def spent_by_round(
     budget = Budget(**values) if isinstance(values, Mapping) else None
     at = delta if delta is not None else budget.delta if budget is not None else said.get("delta")
     unit = unit_of(job)
-    ledger = PrivacyLedger(folder / LEDGER, scope=scope_of(name), neighbours=neighbours_by(unit))
+    first = charged_as(folder / LEDGER, name)
+    ledger = PrivacyLedger(folder / LEDGER, scope=scope_of(first), neighbours=neighbours_by(unit))
     entries = ledger.entries()
     if at is None and not all(isinstance(entry.event, LocalEpsilon) for entry in entries):
         raise PrivacyError("no delta to tell epsilon at", hint="give --delta, for example --delta 1e-5")
@@ -112,7 +113,7 @@ def spent_by_round(
         budget=budget,
         delta=None if at is None else float(at),
         releases=len(entries),
-        by_round=ledger.spent_by_round(name, delta=None if at is None else float(at), points=points),
+        by_round=ledger.spent_by_round(first, delta=None if at is None else float(at), points=points),
         local=said.get("mechanism", "none") == "none",
         mechanism=_mechanism(said.get("mechanism"), job),
         hidden=bool(secure_sum_in_words(job)),
