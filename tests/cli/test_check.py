@@ -181,3 +181,26 @@ def test_a_private_job_is_not_said_to_be_measured_at_clients(hanse: Hanse, job: 
 def test_an_impossible_budget_is_named_by_its_path(hanse: Hanse, job: Path) -> None:
     said = hanse("check", job, *EXAMPLES, "--set", "privacy.budget.epsilon=0")
     assert (said.code, "privacy.budget.epsilon: must be above 0 and finite" in said.err) == (2, True)
+
+
+def test_a_run_whose_noise_spans_rounds_keeps_its_length(hanse: Hanse, job: Path) -> None:
+    spans = (
+        *(
+            "--set",
+            "strategy.weighting='uniform'",
+            "--set",
+            "task.preprocess='none'",
+            "--set",
+            "cohort={use='cyclic', size=1}",
+        ),
+        *("--set", "pipeline.stages=[{use='clip', norm=0.5}]"),
+        *("--set", "privacy={mechanism={use='tree'}, budget={epsilon=8.0, delta=1e-5}}"),
+    )
+    said = hanse("run", job, *spans, "--no-report")
+    assert said.code == 0, said.err
+    (run,) = Path("runs").iterdir()
+    before = (run / "job.toml").read_bytes()
+    said = hanse("resume", run.name, "--rounds", "50")
+    assert (said.code, "can't be prolonged" in said.err) == (2, True), said.err
+    assert (run / "job.toml").read_bytes() == before
+    assert json.loads(hanse("show", run.name, "--json").out)["status"] == "finished"

@@ -94,8 +94,21 @@ def reopen(
     if ended and compared and job.values.rounds <= record.rounds_planned:
         return None, folder
     built = build_job(job)
+    if done and job.values.rounds != record.rounds_planned:
+        _check_may_change_length(built, record.rounds_planned)
     write_atomically(folder / JOB, to_toml(built.simulation.job).encode())
     return built, folder
+
+
+def _check_may_change_length(built: BuiltJob, planned: int) -> None:
+    """Before anything is written: noise that spans rounds was made, and charged, for so many rounds."""
+    settled = built.simulation.settled_privacy
+    if settled is not None and settled.factorisation is not None:
+        raise SettingError(
+            "--rounds",
+            f"the run's noise spans its {planned} rounds and was charged for all at once, so it can't be prolonged",
+            hint="start another run, whose privacy is counted by itself",
+        )
 
 
 def execute(

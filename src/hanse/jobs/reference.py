@@ -46,7 +46,10 @@ _TITLES: Mapping[Kind, str] = {
     "stage": "Stages: `pipeline.stages`",
     "mechanism": "Mechanisms: `privacy.mechanism`",
 }
-_FROM_ELSEWHERE: Mapping[object, tuple[str, ...]] = {EngineSettings: ("trainer",), Pipeline: ("weighting", "mechanism")}
+_FROM_ELSEWHERE: Mapping[object, tuple[str, ...]] = {
+    EngineSettings: ("trainer",),
+    Pipeline: ("weighting", "mechanism", "example_privacy"),
+}
 """Arguments that other tables of a job give."""
 _BY_NAME_ONLY: frozenset[Kind] = frozenset({"estimator"})  # described by the packages that they come from
 
