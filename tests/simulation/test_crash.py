@@ -123,6 +123,7 @@ def test_killed_at_many_points(tmp_path: Path) -> None:
         assert outcome(child(folder, ROUNDS="2"))[1] == sha, f"killed at call {kill_at} of {calls}"
 
 
+@pytest.mark.slow
 def test_a_killed_parent_leaves_no_worker_and_resumes(tmp_path: Path) -> None:
     assert child(tmp_path / "whole").returncode == 0
     before = {path.name for path in Path("/dev/shm").glob("psm_*")} if sys.platform == "linux" else set()

@@ -447,6 +447,7 @@ def test_a_journal_that_is_gone_does_not_hide_the_end(
     assert events[-1].status == "interrupted"
 
 
+@pytest.mark.slow
 def test_runs_leave_no_file_open_and_no_process(
     federation: FederatedDataset, task: CallableTask, tmp_path: Path
 ) -> None:

@@ -65,7 +65,7 @@ def test_every_part_of_every_round_is_in_the_record(
 def test_workers_arithmetic_is_the_wait_for_clients(federation: FederatedDataset, task: CallableTask) -> None:
     run = run_simulation(_simulation(federation, task, workers=2), profile=True)
     for record in run.history.rounds[1:]:
-        assert set(record.profile) == EVERY_PART - {"arithmetic", "data", "stages"}
+        assert set(record.profile) == EVERY_PART - {"arithmetic", "data"}
 
 
 def test_a_profile_changes_nothing_else(federation: FederatedDataset, task: CallableTask, tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ def test_they_all_learn(federation: FederatedDataset, task: CallableTask) -> Non
         assert losses[6] < 0.6 * losses[0], name
 
 
+@pytest.mark.slow
 def test_bytes_are_those_that_were_sent(federation: FederatedDataset, task: CallableTask) -> None:
     """Seven elements: 2 of 7 as float32 and a byte of marks; 14 bits as uint16."""
     sent = {name: run_simulation(build(federation, task, PIPELINES[name])).history.bytes_up for name in PIPELINES}

@@ -230,6 +230,7 @@ def test_the_forge_forks_processes_that_fail_are_killed_and_are_told_from_each_o
         killed.ask_to_stop()  # nobody is there any more
 
 
+@pytest.mark.slow
 def test_a_forge_that_is_gone_is_replaced(tmp_path: Path) -> None:
     with ForkingLaunch() as launch:
         start = functools.partial(launch, environment=threads_of(Need()))

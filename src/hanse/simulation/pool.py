@@ -100,11 +100,6 @@ class PoolTransport:
         """Everybody in the data set."""
         return self._clients
 
-    @property
-    def process_ids(self) -> tuple[int, ...]:
-        """Process ids of the workers that run now."""
-        return tuple(worker.process.pid for worker in self._workers if worker.process.pid is not None)
-
     def start(self) -> None:
         """Start the workers, if they are not running yet."""
         resource_tracker.ensure_running()  # before any child, so that all share one and nothing leaks on a kill

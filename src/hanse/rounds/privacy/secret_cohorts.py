@@ -31,7 +31,7 @@ def largest_cohort(rate: float, population: int) -> int:
     """A number that a Poisson cohort exceeds with probability below 1e-12; it depends on nothing else.
 
     >>> largest_cohort(0.1, 1000), largest_cohort(0.5, 4)
-    (200, 4)
+    (198, 4)
     """
     spread = _DEVIATIONS * math.sqrt(population * rate * (1 - rate))
     return max(1, min(population, math.ceil(population * rate + spread + _DEVIATIONS**2 / 3)))

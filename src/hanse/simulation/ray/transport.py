@@ -76,11 +76,6 @@ class RayTransport:
         """Everybody in the data set."""
         return self._factory.dataset.clients
 
-    @property
-    def num_shards_placed(self) -> int:
-        """Shards of clients' data that have been placed in the cluster so far."""
-        return 0 if self._started is None else self._started[2].num_placed
-
     def start(self) -> None:
         """Join or start the cluster, and start the workers, if they are not running yet.
 
