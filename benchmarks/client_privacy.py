@@ -32,16 +32,16 @@ class Setting:
     """What is chosen: one hidden layer's width, rounds, local epochs, learning rate and, where ε is given, the norm."""
 
     hidden: int = 32
-    rounds: int = 40
+    rounds: int = 100
     epochs: int = 5
-    lr: float = 0.5
+    lr: float = 0.3
     norm: float = 2.0
     epsilon: float | None = 4.0
 
 
 CHOSEN = {
-    "clients": {"private": Setting(), "plain": Setting(epsilon=None)},
-    "writers": {"private": Setting(), "plain": Setting(epsilon=None)},
+    "clients": {"private": Setting(norm=1.5), "plain": Setting(epsilon=None)},
+    "writers": {"private": Setting(norm=1.5), "plain": Setting(epsilon=None)},
 }
 
 
