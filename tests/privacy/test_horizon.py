@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -29,37 +30,29 @@ def test_answers_are_those_of_the_accountant(asked: list[Event]) -> None:
             kept[event] += 1
 
 
-def test_a_long_run_is_accounted_for_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, real = 0, horizon.account
-
-    def counted(*arguments: object, **named: object) -> object:
-        nonlocal asked
-        asked += 1
-        return real(*arguments, **named)  # type: ignore[arg-type]
-
+@pytest.fixture
+def accounts(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """Counts how often is accounted."""
+    counted = Mock(side_effect=horizon.account)
     monkeypatch.setattr(horizon, "account", counted)
+    return counted
+
+
+def test_a_long_run_is_accounted_for_a_few_times(accounts: Mock) -> None:
     event = PoissonSampled(rate=0.01, event=Gaussian(noise_multiplier=1))
     watched, kept = BudgetHorizon(Budget(epsilon=1.8285, delta=1e-5)), Counter[Event]()
     while watched.allows(kept, event):
         kept[event] += 1
     assert kept[event] == 1000
-    assert asked < 30
+    assert accounts.call_count < 30
 
 
-def test_a_plan_that_fits_is_accounted_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, real = 0, horizon.account
-
-    def counted(*arguments: object, **named: object) -> object:
-        nonlocal asked
-        asked += 1
-        return real(*arguments, **named)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(horizon, "account", counted)
+def test_a_plan_that_fits_is_accounted_for_once(accounts: Mock) -> None:
     watched, kept = BudgetHorizon(Budget(epsilon=2.0, delta=1e-5)), Counter[Event]()
     for done in range(20):
         assert watched.allows(kept, EVENTS[1], planned=20 - done)
         kept[EVENTS[1]] += 1
-    assert asked == 1
+    assert accounts.call_count == 1
 
 
 @given(st.lists(st.sampled_from(EVENTS), max_size=40), st.integers(-3, 80))
@@ -80,18 +73,10 @@ def test_what_needs_a_delta_says_so() -> None:
         watched.allows(Counter(), Gaussian(noise_multiplier=1))
 
 
-def test_people_whose_releases_differ_are_each_accounted_for_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_people_whose_releases_differ_are_each_accounted_for_a_few_times(accounts: Mock) -> None:
     """As clients of a site that hold different numbers of examples, round by round."""
-    asked, real = 0, horizon.account
-
-    def counted(*arguments: object, **named: object) -> object:
-        nonlocal asked
-        asked += 1
-        return real(*arguments, **named)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(horizon, "account", counted)
     watched = BudgetHorizon(Budget(epsilon=2.0, delta=1e-5))
     for done in range(12):
         for event in EVENTS[1:]:
             assert watched.allows(Counter({event: done} if done else {}), event, planned=12 - done)
-    assert asked == len(EVENTS[1:])
+    assert accounts.call_count == len(EVENTS[1:])
