@@ -1,6 +1,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import JOB, Hanse
 
 
@@ -166,6 +168,7 @@ def test_check_refuses_what_no_secure_sum_can_add_up(hanse: Hanse, job: Path) ->
         assert words in " ".join(refused.err.split()), refused.err
 
 
+@pytest.mark.slow
 def test_a_delta_that_promises_nothing_is_said(hanse: Hanse, job: Path) -> None:
     large = ("--set", "privacy.budget.delta=0.5")
     assert "it would allow telling all about one example" in " ".join(

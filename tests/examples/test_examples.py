@@ -58,6 +58,7 @@ def test_mnist_by_writer(example: Any, capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_mnist_by_dp_sgd(example: Any, capsys: pytest.CaptureFixture[str]) -> None:
     if not os.environ.get("HANSE_DATA"):
         pytest.skip("HANSE_DATA names no folder of data sets")

@@ -126,6 +126,27 @@ def test_a_cut_upload_goes_on_where_it_stood(far, tmp_path, content):
     assert far.proxy.passed["up"] < len(content) + 600_000
 
 
+def test_an_upload_that_stands_elsewhere_than_it_was_said_to_goes_on_from_there(far, tmp_path, content, monkeypatch):
+    """What was on the way when a connection was cut may arrive after its successor has asked."""
+    file = tmp_path / "update"
+    file.write_bytes(content)
+    far.proxy.cut("up", 1_200_000)
+    transfers = near(far, tmp_path)
+    with pytest.raises(UnreachableError):
+        transfers.send(ref(content), file)
+    until_noticed(far)
+    asked, real = [], transfers._standing
+
+    def late(blob):
+        asked.append(real(blob))
+        return asked[-1] - 1000 if len(asked) == 1 else asked[-1]
+
+    monkeypatch.setattr(transfers, "_standing", late)
+    transfers.send(ref(content), file)
+    assert len(asked) == 2
+    assert far.store.read(ref(content).sha256) == content
+
+
 def test_an_upload_whose_answer_was_lost_is_not_sent_again(far, tmp_path, content):
     file = tmp_path / "update"
     file.write_bytes(content)

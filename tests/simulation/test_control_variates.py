@@ -140,6 +140,7 @@ def test_the_servers_variate_is_the_mean_of_the_clients(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.slow
 def test_the_same_bits_with_workers(tmp_path: Path, workers: int) -> None:
     runs = []
     for count in (1, workers):

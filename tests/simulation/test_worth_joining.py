@@ -56,6 +56,7 @@ def simulation(dataset: FederatedDataset | None = None, **changes: Any) -> Simul
     )
 
 
+@pytest.mark.slow
 def test_each_own_model_is_that_of_a_federation_of_one() -> None:
     """The oracle: train every client in a federation that it has to itself."""
     whole = data()
@@ -150,6 +151,7 @@ def test_events_are_passed_on() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_a_comparison() -> None:
     sim = simulation()
     pool = replace(sim, engine=replace(sim.engine, workers=2))

@@ -212,6 +212,7 @@ def test_what_a_run_says_of_its_failure_is_passed_on(tmp_path: Path) -> None:
     assert process.reason().startswith("no run `")
 
 
+@pytest.mark.slow
 def test_the_forge_forks_processes_that_fail_are_killed_and_are_told_from_each_other(tmp_path: Path) -> None:
     with ForkingLaunch() as launch:
         start = functools.partial(launch, environment=threads_of(Need()))

@@ -36,6 +36,7 @@ _READ = 1 << 18
 _SENT = 1 << 16  # at once: a socket's time-out is for all of it, and a link may be slow
 _MEASURABLE = 256 << 10  # smaller downloads say nothing about the link
 _LARGE = 8 << 20  # an earlier process may have begun with it, and it is worth asking
+_TRIES = 5  # of an upload that stands elsewhere than it was said to
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,15})-\d{1,15}/(\d{1,15})")
 
 
@@ -154,7 +155,14 @@ class Transfers:
             ask = blob.sha256 in self._sending or blob.size >= _LARGE
             self._sending.add(blob.sha256)
         # also where every byte has arrived: only the answer to a PUT says that they are the blob, and kept
-        self._put(blob, path, self._standing(blob) if ask else 0)
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                self._put(blob, path, self._standing(blob) if ask else 0)
+                break
+            except RefusedError as error:
+                if error.code != "offset" or not tries_left:
+                    raise
+                ask = True  # what was on the way when the connection was cut has arrived since
         with self._lock:
             self._sending.discard(blob.sha256)
 
