@@ -76,10 +76,15 @@ def content():
 
 
 def until_noticed(far):
-    """Until the coordinator has read what came before the cut."""
+    """Until the coordinator has read what came before the cut, and nothing more of it comes for a while."""
+    quiet, before = 0, None
     for _ in range(1000):
-        if all(partial.writer is None for partial in far.uploads._partials.values()):
+        partials = list(far.uploads._partials.values())
+        now = None if any(partial.writer is not None for partial in partials) else [p.size for p in partials]
+        quiet = quiet + 1 if now is not None and now == before else 0
+        if quiet >= 20:
             return
+        before = now
         threading.Event().wait(0.01)
     pytest.fail("the cut was not noticed")
 

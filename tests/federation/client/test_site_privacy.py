@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hanse.core.errors import HanseError
+from hanse.core.errors import HanseError, MissingExtraError
 from hanse.core.messages import Broadcast, ClientFailure, EvaluatePhase, Reply, StatisticsPhase, TrainPhase, Update
 from hanse.core.params import Params
 from hanse.federation import protocol
+from hanse.federation.client import run_account
 from hanse.federation.client.job_run import JobRun, Place
 from hanse.federation.client.runtime import answers
 from hanse.federation.client.site_config import site_config
@@ -157,6 +158,22 @@ def test_every_update_is_charged_before_it_leaves_and_once(tmp_path: Path) -> No
     assert site.charged()[2:] == [("one", 1, CLIENTS[2])], "only who had not answered yet is charged"
     site.train(values, 1, CLIENTS[:1], shift=1.0)
     assert site.charged()[3:] == [("one", 1, CLIENTS[0])], "the same round from another model is another release"
+
+
+def test_where_nothing_can_be_accounted_for_noise_of_the_sites_own_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: Any, **__: Any) -> None:
+        raise MissingExtraError("accounting", extra="privacy")
+
+    monkeypatch.setattr(run_account, "settle_privacy", missing)
+    shares = {"mechanism": {"use": "distributed", "noise_multiplier": 4.0}, "delta": 1e-5}
+    distributed = {**JOB, "pipeline": CLIP, "privacy": shares, "cohort": {"use": "uniform", "size": 3}}
+    for values in (distributed, local()):
+        assert isinstance(OneSite(tmp_path / "shares", {}).prepare(values), RefusalReply)
+    trusting = OneSite(tmp_path / "central", {})
+    assert isinstance(trusting.prepare(central()), PreparedReply)
+    assert any("not accounted for here" in note for note in trusting.notes)
 
 
 def test_a_charge_without_a_reply_is_no_second_charge(tmp_path: Path) -> None:

@@ -330,7 +330,7 @@ class Upload:
 
 
 def _taken_over(sha256: str) -> RefusedError:
-    return RefusedError(f"another connection goes on with the upload of blob `{sha256[:12]}…`", code="offset")
+    return RefusedError(f"another connection goes on with the upload of blob `{sha256[:12]}…`", code="superseded")
 
 
 def _too_large(most_bytes: int) -> RefusedError:

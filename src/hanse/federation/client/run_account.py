@@ -27,6 +27,7 @@ from hanse.federation.client.site_files import LEDGER, SECRET
 from hanse.federation.client.site_ledger import WITHOUT, Charged, Promise, SiteLedger, scope_of
 from hanse.federation.protocol import TrainOrder
 from hanse.jobs.parts import JobParts
+from hanse.pipeline.distributed import DistributedNoise
 from hanse.pipeline.pipeline import Pipeline
 from hanse.privacy.events import Event, NonPrivate
 from hanse.privacy.ledger import PrivacyLedger
@@ -307,8 +308,9 @@ class RunAccount:
                 amplified=secret,
             )
         except MissingExtraError as error:
-            if self._table.demanded or privacy.mechanism is None:
-                raise
+            shares = isinstance(privacy.mechanism, DistributedNoise)
+            if self._table.demanded or privacy.mechanism is None or privacy.unit == "example" or shares:
+                raise  # noise that is to be added here would be missing
             self._note(f"what this run costs is not accounted for here: {error.message}; {error.hint}")
             return None
 
