@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hanse.aggregators.layouts import check_layout, check_vector
 from hanse.core.aggregate import Aggregate
-from hanse.core.errors import SpecMismatchError, TooFewClientsError
+from hanse.core.errors import TooFewClientsError
 from hanse.core.messages import Update
 from hanse.core.params import Params, ParamSpec
 
@@ -57,7 +58,8 @@ class Mean:
         Raises:
           SpecMismatchError: The update has another layout, or lacks a vector that others brought.
         """
-        _check_layout(accumulator, update)  # all of it before anything is added: a refused update leaves no trace
+        others = {name: spec for name, (spec, _) in accumulator.extras.items()} if accumulator.num_clients else None
+        check_layout(update, accumulator.spec, others)  # before anything is added: a refused update leaves no trace
         add_scaled(accumulator.delta, update.delta.numpy(), weight)
         for name, extra in update.extras.items():
             if name not in accumulator.extras:
@@ -77,7 +79,7 @@ class Mean:
         if not left.num_clients or not right.num_clients:
             return left if left.num_clients else right
         for name in ("delta", *sorted(set(left.extras) | set(right.extras))):
-            _check_vector("a merge of two sums", name, _layouts(left).get(name), _layouts(right).get(name))
+            check_vector("a merge of two sums", name, _layouts(left).get(name), _layouts(right).get(name))
         left.delta += right.delta
         for name, (_, vector) in right.extras.items():
             left.extras[name][1].__iadd__(vector)
@@ -104,28 +106,6 @@ class Mean:
             num_examples=accumulator.num_examples,
             extras={name: mean(spec, total) for name, (spec, total) in accumulator.extras.items()},
         )
-
-
-def _check_layout(total: RunningSum, update: Update) -> None:
-    where = f"round {update.round}: client `{update.client}`"
-    difference = total.spec.difference(update.delta.spec)
-    if difference:
-        raise SpecMismatchError(f"{where}: its update {difference}")
-    if not total.num_clients:
-        return
-    if set(update.extras) != set(total.extras):
-        wanted, got = sorted(total.extras), sorted(update.extras)
-        raise SpecMismatchError(f"{where} brought vectors {got}; others brought {wanted}")
-    for name, extra in update.extras.items():
-        _check_vector(where, name, total.extras[name][0], extra.spec)
-
-
-def _check_vector(where: str, name: str, wanted: ParamSpec | None, got: ParamSpec | None) -> None:
-    if wanted is None or got is None:
-        raise SpecMismatchError(f"{where}: only one of them has a vector `{name}`")
-    difference = wanted.difference(got)
-    if difference:
-        raise SpecMismatchError(f"{where}: its vector `{name}` {difference}")
 
 
 def _layouts(total: RunningSum) -> dict[str, ParamSpec]:

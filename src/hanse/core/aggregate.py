@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from hanse.core.errors import PipelineError
 from hanse.core.messages import Sums
 from hanse.core.params import Params
@@ -29,6 +31,8 @@ class Aggregate:
       population: How many clients there are, of which the cohort was selected; the round loop sets it.
       freshness: `Σ a_k s_k / Σ a_k` in (0, 1], where the weights a_k of late updates were multiplied with factors s_k;
         1 where nothing came late.
+      memory: What the aggregator is to be told in the next round, by name; strategies have no use for it.
+      weights: By how much each client's update went in, where the aggregator judged them and can say so.
     """
 
     delta: Params
@@ -41,6 +45,8 @@ class Aggregate:
     noise_stddev: float | None = 0.0
     population: int = 0
     freshness: float = 1.0
+    memory: Mapping[str, np.ndarray] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def participation(self) -> float:

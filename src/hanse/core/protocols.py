@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from hanse.core.aggregate import Aggregate
+from hanse.core.judged_round import JudgedRound
 from hanse.core.local_work import LocalWork
 from hanse.core.messages import Broadcast, ClientFailure, Phase, Receipt, Reply, Summed, Sums, TrainPhase, Update
 from hanse.core.params import Params, ParamSpec
@@ -198,6 +199,29 @@ class Aggregator(Protocol):
         Raises:
           TooFewClientsError: Nothing was accumulated, or all weights are zero.
         """
+        ...
+
+
+@runtime_checkable
+class Judges(Aggregator, Protocol):
+    """An aggregator that holds updates against each other; it may draw, remember, or need an update of the server's."""
+
+    @property
+    def needs_root(self) -> bool:
+        """Whether the server has to have an update of its own."""
+        ...
+
+    @property
+    def remembers(self) -> bool:
+        """Whether `Aggregate.memory` carries anything to the next round."""
+        ...
+
+    def check_number(self, updates: int) -> None:
+        """Whether so many updates are enough; raises `TooFewClientsError`."""
+        ...
+
+    def judging(self, given: JudgedRound) -> Aggregator:
+        """The aggregator that does a round's work."""
         ...
 
 
