@@ -45,6 +45,7 @@ class FederatedDataset:
       central_test: Examples that the server may test on, or None.
       partition: Who holds which rows of `dataset`, where that is how it came about.
       held_out: Which parts clients keep back from training.
+      root: Training examples that the server has for itself, or None.
 
     Raises:
       DataError: There is no client, or an id stands twice.
@@ -60,6 +61,7 @@ class FederatedDataset:
         central_test: Examples | None = None,
         partition: Partition | None = None,
         held_out: frozenset[SplitName] = frozenset(),
+        root: Examples | None = None,
     ) -> None:
         if not len(clients):
             raise DataError("a federation needs at least one client")
@@ -69,6 +71,7 @@ class FederatedDataset:
         self.central_test = central_test
         self.shared_out = partition
         self.held_out = held_out
+        self.root = root
         self._read = read
         self._position = {client: i for i, client in enumerate(clients)}
         if len(self._position) != len(clients):
@@ -76,7 +79,13 @@ class FederatedDataset:
 
     @classmethod
     def partition(
-        cls, dataset: Dataset, partition: Partition, *, split: Split | None = None, seed: int = 0
+        cls,
+        dataset: Dataset,
+        partition: Partition,
+        *,
+        split: Split | None = None,
+        seed: int = 0,
+        root: Examples | None = None,
     ) -> FederatedDataset:
         """Share `dataset` out as `partition` says; each client's rows are split by `split`.
 
@@ -93,6 +102,7 @@ class FederatedDataset:
             central_test=dataset.test,
             partition=partition,
             held_out=chosen.held_out | (frozenset() if partition.test_rows is None else frozenset[SplitName]({"test"})),
+            root=root,
         )
 
     @classmethod

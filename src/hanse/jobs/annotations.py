@@ -15,6 +15,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from hanse.jobs.registry import Kind
 
 SEAMS: Mapping[str, Kind] = {
+    "hanse.aggregators.robust.mixing:Mixer": "mixer",
+    "hanse.aggregators.robust.rule:Rule": "rule",
     "hanse.core.corrections.correction:GradientCorrection": "correction",
     "hanse.core.objectives:LocalObjective": "objective",
     "hanse.core.optimizers:Optimizer": "optimizer",

@@ -9,9 +9,10 @@ from typing import Any
 from hanse.core.errors import HanseError, SettingError
 from hanse.data.dataset import Dataset
 from hanse.data.federated import FederatedDataset
+from hanse.data.root import put_aside
 from hanse.data.split import Split
 from hanse.jobs.annotations import settings_of
-from hanse.jobs.build import FAILED, Admit, Builder
+from hanse.jobs.build import FAILED, Admit, Builder, shown
 from hanse.jobs.job import Job
 from hanse.jobs.own_modules import importable
 
@@ -50,16 +51,22 @@ class DataBuilder:
         self._job = job
         self._builder = builder
         self.table: Any = {}
+        self._root: Any = None
 
     def chosen(self) -> Any:
         """The data set, the partition and the split, which do not know each other yet; or `FAILED`."""
         value = self._job.values.data
         table = {"use": value} if isinstance(value, str) else dict(value)
-        own = {key: item for key, item in table.items() if key not in ("partition", "split", "data_dir")}
+        own = {key: item for key, item in table.items() if key not in ("partition", "split", "data_dir", "root")}
         folder = self._job.data_dir or table.get("data_dir")
         if folder is not None and self._takes_data_dir(table.get("use")):
             own["data_dir"] = str(folder) if isinstance(folder, Path) else folder
         built, self.table = self._builder.choose("data", own, "data")
+        self._root = table.get("root")
+        if self._root is not None and type(self._root) is not int:
+            problem = f"got {shown(self._root)}; wanted a whole number of training examples for the server"
+            self._builder.problems.append(SettingError("data.root", problem))
+            built = FAILED
         partition, split = self._partitioner(table), self._split(table)
         if built is FAILED or partition is FAILED or split is FAILED:
             return FAILED
@@ -72,8 +79,9 @@ class DataBuilder:
         dataset, partition, split = chosen
         builder = self._builder
         if isinstance(dataset, FederatedDataset):
-            if partition is not None or split is not None:
-                what = "partition" if partition is not None else "split"
+            named = {"partition": partition, "split": split, "root": self._root}
+            what = next((name for name, value in named.items() if value is not None), None)
+            if what is not None:
                 builder.problems.append(
                     SettingError(
                         f"data.{what}", "the data comes per client already, so this has no effect", hint="leave it out"
@@ -94,7 +102,13 @@ class DataBuilder:
         return self._partitioned(dataset, partition, split)
 
     def _partitioned(self, dataset: Dataset, partition: Any, split: Split | None) -> Any:
-        values, builder = self._job.values, self._builder
+        values, builder, root = self._job.values, self._builder, None
+        if self._root is not None:
+            self.table["root"] = self._root
+            put = builder.attempt(lambda: put_aside(dataset, self._root, seed=values.seed), "data")
+            if put is FAILED:
+                return FAILED
+            dataset, root = put
         shared_out = builder.attempt(lambda: partition(dataset, values.seed), "data.partition")
         if shared_out is FAILED:
             return FAILED
@@ -102,7 +116,7 @@ class DataBuilder:
         chosen = split or default_split(dataset, has_own_test=has_own_test, baselines=bool(values.baselines))
         _, self.table["split"] = builder.fill(Split, vars(chosen), "data.split")
         return builder.attempt(
-            lambda: FederatedDataset.partition(dataset, shared_out, split=chosen, seed=values.seed), "data"
+            lambda: FederatedDataset.partition(dataset, shared_out, split=chosen, seed=values.seed, root=root), "data"
         )
 
     def _takes_data_dir(self, use: object) -> bool:

@@ -49,6 +49,8 @@ _TITLES: Mapping[Kind, str] = {
     "staleness": "Staleness weights: `federation.staleness`",
     "graph": "Graphs: `strategy.graph`",
     "aggregator": "Aggregators: `pipeline.aggregator`",
+    "rule": "Robust rules: `pipeline.aggregator.rule`, for `robust`",
+    "mixer": "Mixing: `pipeline.aggregator.mixing`, for `robust`",
     "stage": "Stages: `pipeline.stages`",
     "mechanism": "Mechanisms: `privacy.mechanism`",
 }

@@ -264,8 +264,13 @@ class Pipeline:
                 )
 
     def weight(self, update: Update) -> float:
-        """The update's weight in the mean; 1 where nobody sees an update, and weights are in the whole numbers."""
-        return float(update.num_examples) if self.weighting == "examples" and not self.hides_replies else 1.0
+        """The update's weight in the mean.
+
+        1 where nobody sees an update, and weights are in the whole numbers; and where what a client says of its weight
+        counts for nothing.
+        """
+        alike = self.weighting != "examples" or self.hides_replies or getattr(self.aggregator, "unweighted", False)
+        return 1.0 if alike else float(update.num_examples)
 
     def zero(self, spec: ParamSpec) -> Any:
         """The aggregator's accumulator of nothing, for updates of a model of this layout."""

@@ -17,21 +17,29 @@ from hanse.pipeline.pipeline import Pipeline
 from hanse.pipeline.quantize import Quantize
 from hanse.pipeline.rotate import Rotate
 from hanse.rounds.group_checks import check_groups
+from hanse.rounds.judging_checks import check_judging
 from hanse.rounds.selection import Clock, Learns, Narrows, Poisson, Population, Selector, cohort_size, innermost
 from hanse.rounds.settings import EvaluateSettings, FederationSettings, RoundSettings
 from hanse.rounds.tensor_name_checks import check_tensor_names
 
 
 def problems_of_parts(
-    strategy: Strategy[Any], task: Task, pipeline: Pipeline, settings: RoundSettings, population: Population
+    strategy: Strategy[Any],
+    task: Task,
+    pipeline: Pipeline,
+    settings: RoundSettings,
+    population: Population,
+    *,
+    has_root: bool = False,
 ) -> Iterator[HanseError]:
-    """Everything about these parts that does not fit, in sentences."""
+    """Everything about these parts that does not fit, in sentences; `has_root`: the server has examples of its own."""
     checks: tuple[Callable[[], None], ...] = (
         lambda: settings.cohort.check(population),
         lambda: _check_weighting(strategy, pipeline),
         lambda: _check_cohort(strategy, settings, len(population.clients)),
         lambda: _check_clients(strategy, settings, population),
         lambda: check_groups(strategy, pipeline, len(population.clients)),
+        lambda: check_judging(strategy, pipeline, settings, len(population.clients), has_root=has_root),
         lambda: check_tensor_names(strategy, task, settings.seed),
         lambda: _check_beside(strategy, pipeline),
         lambda: _check_rounds(strategy, task, pipeline, settings, population),

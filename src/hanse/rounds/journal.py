@@ -33,10 +33,11 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from hanse.core.errors import HanseError, StorageError, StorageFullError
+from hanse.core.judged_round import Memory
 from hanse.core.protocols import ServerState
 from hanse.rounds.history import ClientScore, History, Objective, RoundRecord
 from hanse.rounds.record_json import gathered, record_from_json, record_to_json, scores_from_json, scores_to_json
-from hanse.rounds.tensor_files import load_arrays, load_state, save_arrays, save_state, storage_error
+from hanse.rounds.tensor_files import load_arrays, load_memory, load_state, save_arrays, save_state, storage_error
 
 _INHERITED: list[Connection] = []
 """Connections of a parent process, held for good: to be collected would be to be closed."""
@@ -81,7 +82,13 @@ class Journal(Protocol):
         """Write the federated statistics; once a run."""
         ...
 
-    def commit(self, record: RoundRecord, state: ServerState, *, best_round: int | None) -> None:
+    def memory(self) -> Memory:
+        """What the aggregator carried out of the newest committed round; empty where it was nothing."""
+        ...
+
+    def commit(
+        self, record: RoundRecord, state: ServerState, *, best_round: int | None, memory: Memory | None = None
+    ) -> None:
         """Make a round durable; the states of this round and of `best_round` stay readable."""
         ...
 
@@ -94,6 +101,7 @@ class MemoryJournal:
         self._scored: int | None = None  # the newest that says what each client scored
         self._states: dict[int, Any] = {}
         self._statistics: Mapping[str, np.ndarray] | None = None
+        self._memory: Memory = {}
 
     def history(self, objective: Objective) -> History:
         """All committed rounds."""
@@ -113,8 +121,15 @@ class MemoryJournal:
         """Keep the federated statistics."""
         self._statistics = statistics
 
-    def commit(self, record: RoundRecord, state: ServerState, *, best_round: int | None) -> None:
+    def memory(self) -> Memory:
+        """What the aggregator carried out of the newest committed round."""
+        return self._memory
+
+    def commit(
+        self, record: RoundRecord, state: ServerState, *, best_round: int | None, memory: Memory | None = None
+    ) -> None:
         """Keep the record and the state; drop states that nobody will ask for."""
+        self._memory = memory or {}
         if record.clients:
             if self._scored is not None:
                 self._records[self._scored] = replace(self._records[self._scored], clients=(), personal_clients=())
@@ -254,14 +269,23 @@ class FileJournal:
         """Write the federated statistics."""
         save_arrays(self._statistics_path, statistics)
 
-    def commit(self, record: RoundRecord, state: ServerState, *, best_round: int | None) -> None:
+    def memory(self) -> Memory:
+        """What the aggregator carried out of the newest committed round; raises `StorageError`."""
+        query = select(_ROUNDS.c.state_file).order_by(_ROUNDS.c.round.desc()).limit(1)
+        with self._guard(), self._engine.connect() as connection:
+            name = connection.execute(query).scalar()
+        return load_memory(self._states / name) if name else {}
+
+    def commit(
+        self, record: RoundRecord, state: ServerState, *, best_round: int | None, memory: Memory | None = None
+    ) -> None:
         """Make a round durable.
 
         Raises:
           StorageFullError: The disk is full; the rounds before this one are safe.
         """
         name = f"round-{record.round:08d}.safetensors"
-        save_state(self._states / name, state)
+        save_state(self._states / name, state, memory)
         row, scores = _row(record, name)
         with self._guard(), self._kept_open() as connection, connection.begin():
             _insert(connection, row, scores)

@@ -11,6 +11,7 @@ from hanse.core.aggregate import Aggregate
 from hanse.core.errors import PrivacyBudgetError, RunError, RunInterrupted
 from hanse.core.events import ClientFailed, Noted, RoundFinished, RoundStarted, Sink
 from hanse.core.grouped import Grouped
+from hanse.core.judged_round import Memory
 from hanse.core.local_work import LocalWork
 from hanse.core.messages import (
     Broadcast,
@@ -104,6 +105,7 @@ class _Loop:
         self._journal_seconds = 0.0
         self._accepted: dict[str, int] = {}
         self._stages = parts.pipeline.initial_states()
+        self._memory: Memory = {}  # the aggregator's, durable
         self._send = Sending(parts.strategy, parts.pipeline, seed=settings.seed, initial=self._initial_params)
         self._train = RoundTraining(
             parts,
@@ -136,6 +138,7 @@ class _Loop:
                 parts.privacy.went_on(records)
             self._last = records[-1].round
             self._stages |= records[-1].stages
+            self._memory = parts.journal.memory()
         else:
             self._commit(self._round_zero(state), state)
         del records
@@ -220,7 +223,7 @@ class _Loop:
         if broadcast.sent is not None:
             self._spent("encode", began)
         began = time.perf_counter()
-        collected = self._train(self._phase(number, asked, broadcast, groups), cohort, groups)
+        collected = self._train(self._phase(number, asked, broadcast, groups), cohort, groups, memory=self._memory)
         self._delivered = self._delivered or collected.num_updates > 0
         self._seconds["aggregate"] = collected.seconds
         self._spent("train", began + collected.seconds)
@@ -229,6 +232,7 @@ class _Loop:
         if not note and collected.aggregate is not None:
             began = time.perf_counter()
             self._stages = parts.pipeline.next_states(self._stages, collected.aggregate)
+            self._memory = collected.aggregate.memory
             with self._spans("aggregation"):
                 state = strategy.step(state, self._told(collected.aggregate, collected.sums))
             self._spent("aggregate", began)
@@ -371,7 +375,7 @@ class _Loop:
         record = replace(record, seconds=seconds, profile=self._spans.take())
         self._tracker.add(record)
         with self._spans("journal"):
-            self._parts.journal.commit(record, state, best_round=self._tracker.best_round)
+            self._parts.journal.commit(record, state, best_round=self._tracker.best_round, memory=self._memory)
         if self._clock is not None:
             self._clock.committed(record)
         self._last = record.round

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from hanse.core.events import Sink
+from hanse.core.judged_round import JudgedRound, Memory
 from hanse.core.local_work import LocalWork
 from hanse.core.messages import Broadcast, Phase, Reply, TrainPhase
 from hanse.core.params import ParamSpec
-from hanse.core.protocols import BringsLate, SumsUp
+from hanse.core.protocols import BringsLate, Judges, SumsUp
 from hanse.core.randomness import from_system, stream
 from hanse.pipeline.pipeline import Pipeline, in_round
 from hanse.rounds.cohort_order import in_order
@@ -59,17 +61,20 @@ class RoundTraining:
         self._spans = parts.spans
         self._uploads: dict[str, ParamSpec] = {}  # layouts of what the strategy has uploaded beside deltas
 
-    def __call__(self, phase: TrainPhase, cohort: Sequence[str], groups: RoundGroups | None) -> Collected:
+    def __call__(
+        self, phase: TrainPhase, cohort: Sequence[str], groups: RoundGroups | None, *, memory: Memory
+    ) -> Collected:
         """What came of a phase.
 
         Args:
           phase: What is asked.
           cohort: Who is.
           groups: The phase's groups as the server keeps them; None where there are none.
+          memory: What the aggregator carried out of the last round that counted.
         """
         number, transport = phase.round, self._parts.transport
         fewest = self.fewest(len(cohort))
-        pipeline = self._pipeline(phase, cohort, fewest)
+        pipeline = self._judging(self._pipeline(phase, cohort, fewest), phase, memory)
         collector = self._collector(phase, pipeline, groups)
         one_sum = groups is None and not (pipeline.aggregator.needs_all or pipeline.hides_replies)
         if isinstance(transport, SumsUp) and one_sum:
@@ -113,6 +118,20 @@ class RoundTraining:
         if self._parts.privacy is not None:
             pipeline = self._parts.privacy.in_round(pipeline, phase.round)
         return summed_securely(pipeline, phase.round, cohort, seed=self._settings.seed, least=fewest)
+
+    def _judging(self, pipeline: Pipeline, phase: TrainPhase, memory: Memory) -> Pipeline:
+        """The pipeline with an aggregator that knows its round, where it holds updates against each other."""
+        aggregator = pipeline.aggregator
+        if not isinstance(aggregator, Judges):
+            return pipeline
+        root = self._parts.root
+        given = JudgedRound(
+            round=phase.round,
+            rng=stream(self._settings.seed, "judging", phase.round),
+            memory=memory,
+            root=root(phase) if root is not None and aggregator.needs_root else None,
+        )
+        return replace(pipeline, aggregator=aggregator.judging(given))
 
     def _collector(self, phase: TrainPhase, pipeline: Pipeline, groups: RoundGroups | None) -> Collector:
         works = groups.works if groups is not None else (phase.work,)

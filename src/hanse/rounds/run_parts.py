@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hanse.core.messages import TrainPhase, Update
 from hanse.core.protocols import ServerState, Strategy, Task, Transport
 from hanse.pipeline.pipeline import Pipeline
 from hanse.rounds.evaluation import CentralEvaluation
@@ -40,6 +41,8 @@ class RunParts:
       sums: How sums are made of what clients hold back; None where the transport's do not.
       numbers: Makes what adds up clients' answers where the pipeline hides them, around what asks clients; without it,
         clients of such a pipeline are asked for updates alone.
+      root: Does a round's work on examples of the server's own, for aggregators that hold updates against that; None
+        where it has none.
     """
 
     strategy: Strategy[Any]
@@ -56,6 +59,7 @@ class RunParts:
     privacy: RunPrivacy | None = None
     sums: HiddenSums | None = None
     numbers: Callable[[Exchange], AddsNumbers] | None = None
+    root: Callable[[TrainPhase], Update] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from hanse.core.errors import HanseError, ProtocolError, SpecMismatchError, StorageError, StorageFullError
+from hanse.core.judged_round import Memory
 from hanse.core.params import Params, ParamSpec, TensorSpec
 from hanse.rounds.tensor_bytes import Buffer, pack_parts, unpack
 
@@ -115,13 +116,18 @@ def unpack_arrays(content: Buffer) -> dict[str, np.ndarray]:
     return _unpacked(content)[0]
 
 
-def save_state(path: Path, state: Any) -> None:
+def save_state(path: Path, state: Any, memory: Memory | None = None) -> None:
     """Write a strategy's state: dataclasses, dicts and tuples of `Params`, arrays, numbers and strings.
+
+    Args:
+      path: Where.
+      state: The state.
+      memory: What an aggregator carries to the next round; `load_memory` reads it.
 
     Raises:
       StorageError: The file can't be written, or the state holds something else.
     """
-    write_atomically(path, _parts_of_state(state))
+    write_atomically(path, _parts_of_state(state, memory))
 
 
 def load_state(path: Path, template: T) -> T:
@@ -130,9 +136,27 @@ def load_state(path: Path, template: T) -> T:
         return unpack_state(content, template)
 
 
-def pack_state(state: Any) -> bytes:
-    """A strategy's state as bytes; raises `StorageError` where it holds something that can't be written."""
-    return b"".join(_parts_of_state(state))
+def load_memory(path: Path) -> dict[str, np.ndarray]:
+    """What an aggregator carried when `save_state` wrote the file; empty where it was nothing."""
+    with _reading(path) as content:
+        return unpack_memory(content)
+
+
+def pack_state(state: Any, memory: Memory | None = None) -> bytes:
+    """A strategy's state as bytes; raises `StorageError` where it holds something that can't be written.
+
+    Args:
+      state: The state.
+      memory: What an aggregator carries to the next round; `unpack_memory` reads it.
+    """
+    return b"".join(_parts_of_state(state, memory))
+
+
+def unpack_memory(content: Buffer) -> dict[str, np.ndarray]:
+    """What an aggregator carried when `pack_state` returned these bytes; raises `ProtocolError` for others."""
+    arrays, about = _unpacked(content)
+    with _strictly():
+        return {name: arrays[where] for name, where in about.get("memory", {}).items()}
 
 
 def unpack_state(content: Buffer, template: T) -> T:
@@ -148,9 +172,12 @@ def unpack_state(content: Buffer, template: T) -> T:
     return found
 
 
-def _parts_of_state(state: Any) -> list[Buffer]:
+def _parts_of_state(state: Any, memory: Memory | None = None) -> list[Buffer]:
     arrays: dict[str, np.ndarray] = {}
     about = _pack(state, "state", arrays)
+    if memory:
+        about["memory"] = {name: f"memory.{name}" for name in memory}
+        arrays |= {f"memory.{name}": array for name, array in memory.items()}
     return _parts(arrays, about)
 
 

@@ -33,16 +33,17 @@ def check_simulation(simulation: Simulation) -> None:
         given = simulation.settled()
     except HanseError as problem:
         problems, given = [problem], replace(simulation, privacy=None)
-    problems += problems_of_parts(given.strategy, given.task, given.pipeline, given.settings, given.population())
+    parts = given.strategy, given.task, given.pipeline, given.settings, given.population()
+    problems += problems_of_parts(*parts, has_root=given.dataset.root is not None)
     for check in (_check_seconds, _check_trainer, _check_stragglers, _check_samples, check_clock):
         try:
             check(given)
         except HanseError as problem:
             problems.append(problem)
     if not problems:
-        parts = given.pipeline, given.settings, given.task, given.population()
-        check_secure_sum(*parts)
-        check_number_sums(*parts, held_out=given.dataset.held_out)
+        summed = given.pipeline, given.settings, given.task, given.population()
+        check_secure_sum(*summed)
+        check_number_sums(*summed, held_out=given.dataset.held_out)
     if not problems and given.pipeline.shrinking is not None:
         _check_smaller_model(simulation)
     problems = list({str(problem): problem for problem in problems}.values())  # several checks may meet the same one

@@ -16,7 +16,7 @@ from hanse.core.events import Event, Noted, RoundFinished, RunEnded, RunStarted,
 from hanse.core.garbage_collection import set_aside
 from hanse.core.messages import Statistics, Sums
 from hanse.core.params import Params
-from hanse.core.protocols import Strategy, Transport
+from hanse.core.protocols import Judges, Strategy, Transport
 from hanse.data.federated import FederatedDataset
 from hanse.pipeline.recipes import plain
 from hanse.rounds.central import prepared
@@ -32,6 +32,7 @@ from hanse.rounds.privacy.run import LEDGER, RunPrivacy, charged_as
 from hanse.rounds.run_folder import CLIENTS, EVENTS, MODELS, UNDER_WAY, locked, new_run_folder
 from hanse.rounds.run_parts import RunOutcome, RunParts
 from hanse.rounds.selection import Everyone, Selector, Uniform
+from hanse.rounds.server_update import ServerUpdate
 from hanse.rounds.settings import RoundSettings
 from hanse.rounds.simulated_numbers import SimulatedNumbers
 from hanse.rounds.spans import NO_SPANS, Spans, SpanTimer
@@ -246,8 +247,18 @@ class _Attempt:
                 spans=self._spans,
                 privacy=self._privacy,
                 numbers=self._adds_numbers,
+                root=self._root(),
             )
             return run_rounds(parts, with_cohorts(simulation), emit=self._emit, stop_requested=stop_requested)
+
+    def _root(self) -> ServerUpdate | None:
+        """Does a round's work on the server's own examples, where these are there and the aggregator wants them."""
+        simulation = self._simulation
+        examples, aggregator = simulation.dataset.root, simulation.pipeline.aggregator
+        if examples is None or not (isinstance(aggregator, Judges) and aggregator.needs_root):
+            return None
+        trainer, _ = make_trainer(simulation.task, simulation.engine.trainer, whole_cohorts=True)
+        return ServerUpdate(examples, simulation.task, trainer, seed=simulation.settings.seed)
 
     def _straggling(self, transport: Transport) -> Transport:
         stragglers = self._simulation.stragglers

@@ -13,6 +13,7 @@ import numpy as np
 from sqlalchemy import Connection, Select, delete, insert, select, update
 
 from hanse.core.errors import ProtocolError, StorageError
+from hanse.core.judged_round import Memory
 from hanse.core.protocols import ServerState
 from hanse.federation.blobs.store import Blobs
 from hanse.federation.protocol import BlobRef
@@ -22,7 +23,7 @@ from hanse.federation.server.database.tables import FACTS, ROUNDS
 from hanse.federation.server.database.work_book import remove_committed
 from hanse.rounds.history import History, Objective, RoundRecord
 from hanse.rounds.record_json import gathered, record_from_json, record_to_json
-from hanse.rounds.tensor_files import pack_arrays, pack_state, unpack_arrays, unpack_state
+from hanse.rounds.tensor_files import pack_arrays, pack_state, unpack_arrays, unpack_memory, unpack_state
 
 S = TypeVar("S", bound=ServerState)
 
@@ -119,7 +120,15 @@ class DatabaseJournal:
         blob = self._blobs.put(pack_arrays(statistics))
         self.write_facts({_STATISTICS: blob.model_dump()})
 
-    def commit(self, record: RoundRecord, state: ServerState, *, best_round: int | None) -> None:
+    def memory(self) -> Memory:
+        """What the aggregator carried out of the newest committed round."""
+        query = select(ROUNDS.c.state_sha256).where(ROUNDS.c.run == self._run).order_by(ROUNDS.c.round.desc()).limit(1)
+        sha256 = self._database.read(lambda c: c.execute(query).scalar())
+        return {} if sha256 is None else unpack_memory(bytearray(self._blobs.read(sha256)))
+
+    def commit(
+        self, record: RoundRecord, state: ServerState, *, best_round: int | None, memory: Memory | None = None
+    ) -> None:
         """Make a round durable, and remove the items and replies that it has used.
 
         A round that is there already stays as it is.
@@ -127,7 +136,7 @@ class DatabaseJournal:
         Raises:
           StorageFullError: A disk is full; the rounds before this one are safe.
         """
-        blob = self._blobs.put(pack_state(state))
+        blob = self._blobs.put(pack_state(state, memory))
         row = {
             "run": self._run,
             "round": record.round,
