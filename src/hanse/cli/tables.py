@@ -19,6 +19,7 @@ from hanse.plots.spread import Spread, spread_of
 from hanse.report.personal import newest_of_both
 from hanse.report.sections import best_of, headline
 from hanse.report.verdict import judge
+from hanse.rounds.attack_words import attack_in_words
 from hanse.rounds.history import Comparison, History, RunRecord
 from hanse.rounds.landing import landing_of
 from hanse.rounds.privacy.spending import PrivacyAccount, account_of
@@ -144,6 +145,9 @@ def run_summary(run: RunRecord, *, privacy: PrivacyAccount | None = None) -> Ren
     secure = secure_sum_in_words(run.job, between_sites=run.between_sites)
     if secure:
         facts.insert([label for label, _ in facts].index("time"), ("secure sum", secure))
+    attack = attack_in_words(run.job, run.history)
+    if attack:
+        facts.insert([label for label, _ in facts].index("updates lost"), ("attack", attack))
     if privacy is not None:
         at = [label for label, _ in facts].index("time")
         facts[at:at] = spent_lines(privacy)

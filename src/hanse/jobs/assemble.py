@@ -68,6 +68,7 @@ def _built(job: Job, builder: Builder) -> BuiltJob:
         stragglers=parts.stragglers,
         devices=parts.devices,
         federation=parts.federation,
+        attack=parts.attack,
         job=others.table | {"data": data.table},
     )
     builder.attempt(lambda: check_simulation(simulation), "")

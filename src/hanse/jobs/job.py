@@ -42,6 +42,7 @@ class JobFile(BaseModel):
         in it has no time for all of its work, `stragglers`, and how fast they are, `devices`.
       federation: How slow and lost sites are dealt with: in a real federation, and where simulated clients have
         devices.
+      attack: Hostile clients in a simulation: `use`, what it takes, and `members`.
       sweep: What `hanse sweep` varies: `grid`, `random`, `draws` and `seeds`. All else runs the job as it stands.
     """
 
@@ -63,6 +64,7 @@ class JobFile(BaseModel):
     trainer: str | dict[str, Any] = {}
     simulation: dict[str, Any] = {}
     federation: dict[str, Any] = {}
+    attack: dict[str, Any] = {}
     sweep: dict[str, Any] = {}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from hanse.attacks.members import Members
 from hanse.core.errors import SettingError
 from hanse.core.protocols import Strategy, Task
 from hanse.jobs.build import FAILED, Admit, Builder, shown
@@ -15,6 +16,7 @@ from hanse.pipeline.pipeline import Pipeline
 from hanse.rounds.pace import check_pace
 from hanse.rounds.privacy.settings import PrivacySettings
 from hanse.rounds.settings import EvaluateSettings, FederationSettings, RoundSettings, StopSettings
+from hanse.simulation.attack.placed import PlacedAttack
 from hanse.simulation.clock.devices import Devices
 from hanse.simulation.engine import EngineSettings
 from hanse.simulation.stragglers import Stragglers
@@ -37,6 +39,7 @@ class JobParts:
       devices: How fast a simulation's clients are, and when they are there; None where nobody takes any time.
       federation: How slow and lost sites are dealt with, over the network and where simulated clients have devices.
       baselines: What to compare the federated model with.
+      attack: What hostile clients of a simulation do, and who they are; None where all are honest.
       table: The job as plain values, every setting of these parts and `data` as the job has it.
     """
 
@@ -50,6 +53,7 @@ class JobParts:
     devices: Devices | None = None
     federation: FederationSettings = field(default_factory=FederationSettings)
     baselines: tuple[BaselineName, ...] = ()
+    attack: PlacedAttack | None = None
     table: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -112,7 +116,19 @@ class PartsBuilder:
         )
         if FAILED not in (self.cohort, federation):
             self._builder.attempt(lambda: check_pace(self.cohort, federation), "")
-        if FAILED in (self.task, strategy, settings, pipeline, privacy, engine, stragglers, devices, federation):
+        attack = self._attack()
+        if FAILED in (
+            self.task,
+            strategy,
+            settings,
+            pipeline,
+            privacy,
+            engine,
+            stragglers,
+            devices,
+            federation,
+            attack,
+        ):
             return FAILED
         return JobParts(
             task=self.task,
@@ -125,6 +141,7 @@ class PartsBuilder:
             devices=devices,
             federation=federation,
             baselines=tuple(self._job.values.baselines),
+            attack=attack,
         )
 
     def _choose(self, kind: Any) -> Any:
@@ -195,6 +212,16 @@ class PartsBuilder:
             return None
         built, self.table["privacy"] = self._builder.fill(PrivacySettings, self._job.values.privacy, "privacy")
         return built
+
+    def _attack(self) -> Any:
+        given = self._job.values.attack
+        if not given:
+            return None
+        own = {key: value for key, value in given.items() if key != "members"}
+        attack, table = self._builder.choose("attack", own, "attack")
+        members, told = self._builder.fill(Members, given.get("members", {}), "attack.members")
+        self.table["attack"] = {**table, "members": told}
+        return FAILED if FAILED in (attack, members) else PlacedAttack(attack=attack, members=members)
 
     def _engine(self) -> Any:
         values, builder = self._job.values, self._builder

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hanse.attacks.members import Members
 from hanse.data.split import Split
 from hanse.jobs.annotations import Setting, in_words, seam_of, settings_of, union_members
 from hanse.jobs.build import shown
@@ -51,6 +52,7 @@ _TITLES: Mapping[Kind, str] = {
     "aggregator": "Aggregators: `pipeline.aggregator`",
     "rule": "Robust rules: `pipeline.aggregator.rule`, for `robust`",
     "mixer": "Mixing: `pipeline.aggregator.mixing`, for `robust`",
+    "attack": "Attacks: `attack`",
     "stage": "Stages: `pipeline.stages`",
     "mechanism": "Mechanisms: `privacy.mechanism`",
 }
@@ -80,6 +82,7 @@ def reference() -> str:
         ("`simulation.stragglers`", Stragglers),
         ("`simulation.devices`", Devices),
         ("`federation`", FederationSettings),
+        ("`attack.members`", Members),
     ):
         settings = {key: s for key, s in settings_of(target).items() if key not in _FROM_ELSEWHERE.get(target, ())}
         parts += [f"## {title}\n", f"{_summary(target)}\n", *_section(target, settings)]

@@ -18,6 +18,7 @@ from hanse.jobs.own_modules import import_own
 
 Kind = Literal[
     "aggregator",
+    "attack",
     "cohort",
     "correction",
     "data",
@@ -49,6 +50,21 @@ NAMES: Mapping[Kind, Mapping[str, str]] = {
         "robust": "hanse.aggregators.robust.aggregator:Robust",
         "secure_sum": "hanse.aggregators.secure_sum:SecureSum",
         "sum": "hanse.aggregators.sum:Sum",
+    },
+    "attack": {
+        "alie": "hanse.attacks.alie:ALIE",
+        "backdoor": "hanse.attacks.backdoor:Backdoor",
+        "distributed_backdoor": "hanse.attacks.distributed_backdoor:DistributedBackdoor",
+        "fang": "hanse.attacks.fang:FangAdaptive",
+        "free_rider": "hanse.attacks.free_rider:FreeRider",
+        "gaussian_noise": "hanse.attacks.gaussian_noise:GaussianNoise",
+        "ipm": "hanse.attacks.ipm:IPM",
+        "label_flip": "hanse.attacks.labels:LabelFlip",
+        "min_max": "hanse.attacks.min_max:MinMax",
+        "model_replacement": "hanse.attacks.model_replacement:ModelReplacement",
+        "noisy_labels": "hanse.attacks.labels:NoisyLabels",
+        "scaled": "hanse.attacks.multiples:Scaled",
+        "sign_flip": "hanse.attacks.multiples:SignFlip",
     },
     "cohort": {
         "available": "hanse.rounds.selection.available:Available",
@@ -225,6 +241,7 @@ NAMES: Mapping[Kind, Mapping[str, str]] = {
 
 GROUPS: Mapping[Kind, str] = {
     "aggregator": "hanse.aggregators",
+    "attack": "hanse.attacks",
     "cohort": "hanse.cohorts",
     "correction": "hanse.corrections",
     "data": "hanse.data",

@@ -113,6 +113,8 @@ class RoundRecord:
         count; empty where there are no groups, or nothing is to be said of them.
       central_by_group: Of a strategy with several models, each one's metrics on the central test set, by group;
         `central` is then their mean.
+      attack: Of a simulated attack ``members``, how many of the cohort were hostile, and ``success``, the share of
+        examples with the trigger that the model takes for what the attacker wants, where there is a trigger.
     """
 
     round: int
@@ -142,6 +144,7 @@ class RoundRecord:
     client_seconds: Mapping[str, float] = field(default_factory=dict)
     groups: tuple[str, ...] = ()
     central_by_group: Mapping[str, Metrics] = field(default_factory=dict)
+    attack: Metrics = field(default_factory=dict)
 
     def accepted(self) -> Iterator[tuple[str, int]]:
         """Clients whose updates went into the model this round, and the round that each was asked for in."""

@@ -269,6 +269,7 @@ class _Loop:
             trained=tuple(collected.trained),
             client_seconds=collected.client_seconds,
             groups=groups.landed(cohort, collected.landed) if groups is not None else (),
+            attack={} if parts.attack is None else {"members": float(len(parts.attack.among(cohort, number)))},
         )
         record = self._timed(record)
         self._accept(record)

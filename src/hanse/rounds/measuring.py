@@ -111,6 +111,7 @@ class Measuring:
             record,
             central=central,
             central_by_group=by_group,
+            attack={**record.attack, **self._success(state, statistics)},
             federated=scores.pooled if scores else None,
             personal=mine,
             validation=validation.pooled if validation else None,
@@ -134,6 +135,13 @@ class Measuring:
             found[name] = task.metrics(measure(params, statistics))
         names = next(iter(found.values()), {})
         return {name: sum(metrics[name] for metrics in found.values()) / len(found) for name in names} or None, found
+
+    def _success(self, state: ServerState, statistics: Statistics) -> Metrics:
+        """How often the model does what an attacker wants, where a backdoor is simulated."""
+        attack, task = self._parts.attack, self._parts.task
+        if attack is None or attack.success is None:
+            return {}
+        return {"success": task.metrics(attack.success(state.params, statistics))["accuracy"]}
 
     def _on_clients(
         self, record: RoundRecord, phase: Callable[[SplitName, Sequence[str]], EvaluatePhase], split: SplitName

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,6 +18,20 @@ from hanse.rounds.privacy.run import RunPrivacy
 from hanse.rounds.selection import Population
 from hanse.rounds.settings import FederationSettings
 from hanse.rounds.spans import NO_SPANS, Spans
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedAttack:
+    """What a run says of an attack that is simulated in it.
+
+    Args:
+      among: `(cohort, round)` to those of the cohort who are hostile.
+      success: Measures on examples with the attack's trigger, labelled with what the attacker wants; None where it has
+        none.
+    """
+
+    among: Callable[[Sequence[str], int], frozenset[str]]
+    success: CentralEvaluation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +57,7 @@ class RunParts:
         clients of such a pipeline are asked for updates alone.
       root: Does a round's work on examples of the server's own, for aggregators that hold updates against that; None
         where it has none.
+      attack: The attack that is simulated; None where all are honest.
     """
 
     strategy: Strategy[Any]
@@ -60,6 +75,7 @@ class RunParts:
     sums: HiddenSums | None = None
     numbers: Callable[[Exchange], AddsNumbers] | None = None
     root: Callable[[TrainPhase], Update] | None = None
+    attack: SimulatedAttack | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

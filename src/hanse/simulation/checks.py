@@ -14,6 +14,7 @@ from hanse.rounds.checks import check_seconds, problems_of_parts
 from hanse.rounds.number_sums import check_number_sums
 from hanse.rounds.secure_sum import check_secure_sum
 from hanse.rounds.smaller_model import check_smaller_model
+from hanse.simulation.attack.run import check_attack
 from hanse.simulation.clock.checks import check_clock
 from hanse.simulation.parts import Simulation
 from hanse.trainers.auto import make_trainer
@@ -35,7 +36,7 @@ def check_simulation(simulation: Simulation) -> None:
         problems, given = [problem], replace(simulation, privacy=None)
     parts = given.strategy, given.task, given.pipeline, given.settings, given.population()
     problems += problems_of_parts(*parts, has_root=given.dataset.root is not None)
-    for check in (_check_seconds, _check_trainer, _check_stragglers, _check_samples, check_clock):
+    for check in (_check_seconds, _check_trainer, _check_stragglers, _check_samples, check_clock, check_attack):
         try:
             check(given)
         except HanseError as problem:

@@ -19,6 +19,7 @@ from hanse.rounds.privacy.settled import SettledPrivacy
 from hanse.rounds.secure_sum import discreet
 from hanse.rounds.selection import Population
 from hanse.rounds.settings import FederationSettings, RoundSettings
+from hanse.simulation.attack.placed import PlacedAttack
 from hanse.simulation.clock.devices import Devices
 from hanse.simulation.engine import EngineSettings
 from hanse.simulation.stragglers import Stragglers
@@ -39,6 +40,7 @@ class Simulation:
       stragglers: Who has no time for all of its work.
       devices: How fast clients are, and when they are there; None where nobody takes any time.
       federation: What is done about those that are slow, where they have devices.
+      attack: What hostile clients do, and who they are; None where all are honest.
       job: The job as plain values, for the record.
     """
 
@@ -52,6 +54,7 @@ class Simulation:
     stragglers: Stragglers = field(default_factory=Stragglers)
     devices: Devices | None = None
     federation: FederationSettings = field(default_factory=FederationSettings)
+    attack: PlacedAttack | None = None
     job: Mapping[str, object] = field(default_factory=dict)
 
     def population(self) -> Population:

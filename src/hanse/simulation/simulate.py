@@ -36,6 +36,7 @@ from hanse.rounds.server_update import ServerUpdate
 from hanse.rounds.settings import RoundSettings
 from hanse.rounds.simulated_numbers import SimulatedNumbers
 from hanse.rounds.spans import NO_SPANS, Spans, SpanTimer
+from hanse.simulation.attack.run import attacked_dataset, simulated_attack, under_attack
 from hanse.simulation.checks import check_simulation
 from hanse.simulation.clock.run import on_the_clock, with_cohorts
 from hanse.simulation.device_memory import with_fitting_width
@@ -216,7 +217,7 @@ class _Attempt:
 
         def make(kept: Any) -> RuntimeFactory:
             return RuntimeFactory(
-                dataset=simulation.dataset,
+                dataset=attacked_dataset(simulation),
                 task=simulation.task,
                 pipeline=simulation.pipeline,
                 seed=simulation.settings.seed,
@@ -238,7 +239,9 @@ class _Attempt:
                 strategy=simulation.strategy,
                 task=simulation.task,
                 pipeline=simulation.pipeline,
-                transport=on_the_clock(simulation, self._straggling(transport), folder=self._folder),
+                transport=on_the_clock(
+                    simulation, self._straggling(under_attack(simulation, transport)), folder=self._folder
+                ),
                 journal=self._journal,
                 population=simulation.population(),
                 federation=simulation.federation,
@@ -248,6 +251,7 @@ class _Attempt:
                 privacy=self._privacy,
                 numbers=self._adds_numbers,
                 root=self._root(),
+                attack=simulated_attack(simulation),
             )
             return run_rounds(parts, with_cohorts(simulation), emit=self._emit, stop_requested=stop_requested)
 

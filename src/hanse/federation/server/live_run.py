@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from hanse.core.errors import JobProblems, RunInterrupted, StorageError
+from hanse.core.errors import JobError, JobProblems, RunInterrupted, StorageError
 from hanse.core.events import Event, Noted, RoundFinished, RunEnded, RunStarted
 from hanse.core.garbage_collection import set_aside_for_good
 from hanse.core.protocols import Strategy, Task
@@ -250,6 +250,9 @@ class LiveRun:
         """
         population = settled.population()
         found = list(problems_of_parts(parts.strategy, task, parts.pipeline, parts.settings, population))
+        if parts.attack is not None:
+            told = "attack: hostile clients are simulated, and the sites of a federation are what they are"
+            found.append(JobError(told, hint="leave [attack] out, or simulate the job: hanse run"))
         if not found:
             given = parts.pipeline, parts.settings, task, population
             check_secure_sum(*given)

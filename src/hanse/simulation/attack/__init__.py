@@ -1,0 +1,1 @@
+"""Hostile clients in a simulation: who they are, what they train on, and what they send."""
