@@ -17,6 +17,7 @@ OUTSIDE = {
     "hanse": set(),
     "hanse.__main__": set(),
     "hanse.aggregators": {"numpy"},
+    "hanse.attacks": {"numpy"},
     "hanse.cli": {"click", "numpy", "rich", "typer"},
     "hanse.core": {"array_api_compat", "numpy"},
     "hanse.crypto": {"cryptography", "gmpy2", "numpy", "tenseal"},
