@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hanse.core.units import format_metric
+from hanse.core.units import format_metric, plural
 from hanse.rounds.history import History
 
 
@@ -28,7 +28,8 @@ def attack_in_words(job: Mapping[str, Any], history: History) -> str:
     who = ""
     if members:
         least, most = min(members), max(members)
-        who = f"; {least if least == most else f'{least} to {most}'} hostile clients in a round"
+        number = plural(most, "hostile client") if least == most else f"{least} to {most} hostile clients"
+        who = f"; {number} in a round"
     success = next((r.attack["success"] for r in reversed(history.rounds) if "success" in r.attack), None)
     worked = "" if success is None else f"; its trigger works on {format_metric('accuracy', success)} of examples"
     return f"{told['use']}, simulated{who}{worked}"

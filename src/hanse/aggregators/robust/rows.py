@@ -132,6 +132,6 @@ def _norm(vector: np.ndarray) -> float:
 
 def _clean(squared: np.ndarray) -> np.ndarray:
     found = np.maximum(squared, 0.0)
-    found = (found + found.T) / 2
+    found = np.asarray((found + found.T) / 2)
     np.fill_diagonal(found, 0.0)
     return found
