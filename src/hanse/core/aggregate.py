@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hanse.core.errors import PipelineError
+from hanse.core.judged_round import Verdict
 from hanse.core.messages import Sums
 from hanse.core.params import Params
 
@@ -32,7 +33,7 @@ class Aggregate:
       freshness: `Σ a_k s_k / Σ a_k` in (0, 1], where the weights a_k of late updates were multiplied with factors s_k;
         1 where nothing came late.
       memory: What the aggregator is to be told in the next round, by name; strategies have no use for it.
-      weights: By how much each client's update went in, where the aggregator judged them and can say so.
+      verdicts: What the aggregator says of each update, where it judges them.
     """
 
     delta: Params
@@ -46,7 +47,7 @@ class Aggregate:
     population: int = 0
     freshness: float = 1.0
     memory: Mapping[str, np.ndarray] = field(default_factory=dict)
-    weights: Mapping[str, float] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
 
     @property
     def participation(self) -> float:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from hanse.core.aggregate import Aggregate
-from hanse.core.judged_round import JudgedRound
+from hanse.core.judged_round import JudgedRound, Memory
 from hanse.core.local_work import LocalWork
 from hanse.core.messages import Broadcast, ClientFailure, Phase, Receipt, Reply, Summed, Sums, TrainPhase, Update
 from hanse.core.params import Params, ParamSpec
@@ -218,6 +218,14 @@ class Judges(Aggregator, Protocol):
 
     def check_number(self, updates: int) -> None:
         """Whether so many updates are enough; raises `TooFewClientsError`."""
+        ...
+
+    def quarantined(self, memory: Memory) -> Mapping[str, str]:
+        """Clients that are not to be asked any more, and why, as a clause without a subject.
+
+        Args:
+          memory: What the last aggregate carried.
+        """
         ...
 
     def judging(self, given: JudgedRound) -> Aggregator:

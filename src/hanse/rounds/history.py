@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hanse.core.judged_round import Verdict
 from hanse.core.stage_round import StageState
 
 Metrics = Mapping[str, float]
@@ -115,6 +116,7 @@ class RoundRecord:
         `central` is then their mean.
       attack: Of a simulated attack ``members``, how many of the cohort were hostile, and ``success``, the share of
         examples with the trigger that the model takes for what the attacker wants, where there is a trigger.
+      verdicts: What the aggregator says of each update, where it judges them.
     """
 
     round: int
@@ -145,6 +147,7 @@ class RoundRecord:
     groups: tuple[str, ...] = ()
     central_by_group: Mapping[str, Metrics] = field(default_factory=dict)
     attack: Metrics = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
 
     def accepted(self) -> Iterator[tuple[str, int]]:
         """Clients whose updates went into the model this round, and the round that each was asked for in."""

@@ -24,7 +24,7 @@ from hanse.core.messages import (
     TrainPhase,
 )
 from hanse.core.params import Params
-from hanse.core.protocols import ServerState
+from hanse.core.protocols import Judges, ServerState
 from hanse.core.randomness import stream
 from hanse.rounds.clocked import Clocked
 from hanse.rounds.cohorts import Asked, Cohorts
@@ -106,6 +106,7 @@ class _Loop:
         self._accepted: dict[str, int] = {}
         self._stages = parts.pipeline.initial_states()
         self._memory: Memory = {}  # the aggregator's, durable
+        self._told_of: set[str] = set()  # clients in quarantine of whom a person was told
         self._send = Sending(parts.strategy, parts.pipeline, seed=settings.seed, initial=self._initial_params)
         self._train = RoundTraining(
             parts,
@@ -211,6 +212,7 @@ class _Loop:
         seed, privacy = self._settings.seed, parts.privacy
         rng = stream(seed, "cohort", number) if privacy is None else privacy.cohort_randomness(number)
         asked = self._cohorts.asked(number, rng, self._survey(number, state))
+        asked = self._without_quarantined(asked)
         cohort = asked.cohort
         self._spent("select", began)
         if privacy is not None:
@@ -270,6 +272,7 @@ class _Loop:
             client_seconds=collected.client_seconds,
             groups=groups.landed(cohort, collected.landed) if groups is not None else (),
             attack={} if parts.attack is None else {"members": float(len(parts.attack.among(cohort, number)))},
+            verdicts=() if note or collected.aggregate is None else collected.aggregate.verdicts,
         )
         record = self._timed(record)
         self._accept(record)
@@ -279,6 +282,22 @@ class _Loop:
             return record, state
         with self._spans("evaluation"):
             return self._measured(record, state), state
+
+    def _without_quarantined(self, asked: Asked) -> Asked:
+        """Whom the round asks of those who were selected; who stood out again and again is not."""
+        aggregator = self._parts.pipeline.aggregator
+        out = aggregator.quarantined(self._memory) if isinstance(aggregator, Judges) and self._memory else {}
+        if not out:
+            return asked
+        for client in sorted(set(out) - self._told_of):
+            self._emit(Noted(message=f"client `{client}` is not asked any more: {out[client]}"))
+        self._told_of |= set(out)
+        reserves = asked.cohort[len(asked.cohort) - asked.reserves :]
+        return replace(
+            asked,
+            cohort=tuple(client for client in asked.cohort if client not in out),
+            reserves=sum(client not in out for client in reserves),
+        )
 
     def _timed(self, record: RoundRecord) -> RoundRecord:
         """The record with what a simulated clock says."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hanse.core.judged_round import Verdict
 from hanse.rounds.history import ClientScore, ClientTraining, FailureRecord, LateRecord, RoundRecord
 
 
@@ -13,7 +14,7 @@ def record_to_json(record: RoundRecord) -> dict[str, Any]:
     """The record as values that JSON knows, but for NaN and infinities among its metrics."""
     # not dataclasses.asdict, which copies every string of a cohort for itself
     plain = dict(vars(record))
-    for name in ("failures", "late", "clients", "personal_clients", "trained"):
+    for name in ("failures", "late", "clients", "personal_clients", "trained", "verdicts"):
         plain[name] = [dict(vars(item)) for item in plain[name]]
     return {name: dict(value) if isinstance(value, Mapping) else value for name, value in plain.items()}
 
@@ -31,6 +32,7 @@ def record_from_json(values: Mapping[str, Any]) -> RoundRecord:
     for name in ("clients", "personal_clients"):
         plain[name] = tuple(ClientScore(**score) for score in values.get(name, ()))
     plain["trained"] = tuple(ClientTraining(**told) for told in values.get("trained", ()))
+    plain["verdicts"] = tuple(Verdict(**verdict) for verdict in values.get("verdicts", ()))
     return RoundRecord(**plain)
 
 

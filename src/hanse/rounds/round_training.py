@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -129,7 +130,8 @@ class RoundTraining:
             round=phase.round,
             rng=stream(self._settings.seed, "judging", phase.round),
             memory=memory,
-            root=root(phase) if root is not None and aggregator.needs_root else None,
+            root=root.update(phase) if root is not None and aggregator.needs_root else None,
+            root_loss=None if root is None else partial(root.loss, phase),
         )
         return replace(pipeline, aggregator=aggregator.judging(given))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from hanse.core.messages import TrainPhase, Update
+from hanse.core.params import Params
 from hanse.core.protocols import ServerState, Strategy, Task, Transport
 from hanse.pipeline.pipeline import Pipeline
 from hanse.rounds.evaluation import CentralEvaluation
@@ -18,6 +19,18 @@ from hanse.rounds.privacy.run import RunPrivacy
 from hanse.rounds.selection import Population
 from hanse.rounds.settings import FederationSettings
 from hanse.rounds.spans import NO_SPANS, Spans
+
+
+class OwnExamples(Protocol):
+    """Examples that the server has for itself."""
+
+    def update(self, phase: TrainPhase) -> Update:
+        """What comes of the round's work on them; raises `RunError`."""
+        ...
+
+    def loss(self, phase: TrainPhase, delta: Params) -> float:
+        """The mean loss on them of the phase's model plus a delta."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +68,8 @@ class RunParts:
       sums: How sums are made of what clients hold back; None where the transport's do not.
       numbers: Makes what adds up clients' answers where the pipeline hides them, around what asks clients; without it,
         clients of such a pipeline are asked for updates alone.
-      root: Does a round's work on examples of the server's own, for aggregators that hold updates against that; None
-        where it has none.
+      root: Examples of the server's own, for aggregators that hold updates against what they say; None where it has
+        none.
       attack: The attack that is simulated; None where all are honest.
     """
 
@@ -74,7 +87,7 @@ class RunParts:
     privacy: RunPrivacy | None = None
     sums: HiddenSums | None = None
     numbers: Callable[[Exchange], AddsNumbers] | None = None
-    root: Callable[[TrainPhase], Update] | None = None
+    root: OwnExamples | None = None
     attack: SimulatedAttack | None = None
 
 

@@ -32,7 +32,7 @@ from hanse.rounds.privacy.run import LEDGER, RunPrivacy, charged_as
 from hanse.rounds.run_folder import CLIENTS, EVENTS, MODELS, UNDER_WAY, locked, new_run_folder
 from hanse.rounds.run_parts import RunOutcome, RunParts
 from hanse.rounds.selection import Everyone, Selector, Uniform
-from hanse.rounds.server_update import ServerUpdate
+from hanse.rounds.server_examples import ServerExamples
 from hanse.rounds.settings import RoundSettings
 from hanse.rounds.simulated_numbers import SimulatedNumbers
 from hanse.rounds.spans import NO_SPANS, Spans, SpanTimer
@@ -255,14 +255,14 @@ class _Attempt:
             )
             return run_rounds(parts, with_cohorts(simulation), emit=self._emit, stop_requested=stop_requested)
 
-    def _root(self) -> ServerUpdate | None:
-        """Does a round's work on the server's own examples, where these are there and the aggregator wants them."""
+    def _root(self) -> ServerExamples | None:
+        """The server's own examples, where there are any and the aggregator may look at them."""
         simulation = self._simulation
-        examples, aggregator = simulation.dataset.root, simulation.pipeline.aggregator
-        if examples is None or not (isinstance(aggregator, Judges) and aggregator.needs_root):
+        examples = simulation.dataset.root
+        if examples is None or not isinstance(simulation.pipeline.aggregator, Judges):
             return None
         trainer, _ = make_trainer(simulation.task, simulation.engine.trainer, whole_cohorts=True)
-        return ServerUpdate(examples, simulation.task, trainer, seed=simulation.settings.seed)
+        return ServerExamples(examples, simulation.task, trainer, seed=simulation.settings.seed)
 
     def _straggling(self, transport: Transport) -> Transport:
         stragglers = self._simulation.stragglers

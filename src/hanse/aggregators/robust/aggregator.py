@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,9 +12,10 @@ from hanse.aggregators.layouts import check_layout
 from hanse.aggregators.robust.mixing import Mixer
 from hanse.aggregators.robust.rows import Rows
 from hanse.aggregators.robust.rule import Rule, RuleRound, needs_root, remembers
+from hanse.aggregators.robust.watch import Watch
 from hanse.core.aggregate import Aggregate
 from hanse.core.errors import NonFiniteUpdateError, PipelineError, SettingError, TooFewClientsError
-from hanse.core.judged_round import JudgedRound
+from hanse.core.judged_round import JudgedRound, Memory, Verdict
 from hanse.core.messages import Update
 from hanse.core.params import Params, ParamSpec
 
@@ -52,11 +53,13 @@ class Robust:
       attackers: f: a number of clients of each round ≥ 0, or a share of those whose updates came, in [0, 1), rounded
         down.
       mixing: Averages rows with others before the rule sees them; None does not.
+      watch: Says who stands out, in each round's record, and who is not asked any more; None does not look.
     """
 
     rule: Rule
     attackers: int | float
     mixing: Mixer | None = None
+    watch: Watch | None = None
     _given: JudgedRound | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -82,7 +85,7 @@ class Robust:
     @property
     def remembers(self) -> bool:
         """Whether anything is carried from round to round."""
-        return remembers(self.rule)
+        return remembers(self.rule) or self.watch is not None
 
     def tolerated(self, updates: int) -> int:
         """f of so many updates.
@@ -115,6 +118,10 @@ class Robust:
             f"{updates}{mixed}",
             hint="ask more clients in a round, or suppose fewer attackers",
         )
+
+    def quarantined(self, memory: Memory) -> Mapping[str, str]:
+        """Clients that are not to be asked any more, and why."""
+        return {} if self.watch is None else self.watch.quarantined(memory)
 
     def judging(self, given: JudgedRound) -> Robust:
         """The aggregator that does a round's work."""
@@ -175,6 +182,7 @@ class Robust:
             root=None if given.root is None else layout.row(given.root),
             memory=given.memory,
         )
+        verdicts, watched = self._watched(rows, updates, layout, given)
         if self.mixing is not None:
             mix = self.mixing.matrix(rows, attackers=known.attackers, rng=given.rng)
             rows = rows.mixed(mix)
@@ -187,9 +195,24 @@ class Robust:
             num_examples=sum(update.num_examples for update in updates),
             extras=layout.extras(found.vector),
             measured=found.measured,
-            memory=found.memory,
-            weights={} if weights is None else {u.client: float(w) for u, w in zip(updates, weights, strict=True)},
+            memory={**found.memory, **watched},
+            verdicts=_weighed(verdicts, weights),
         )
+
+    def _watched(
+        self, rows: Rows, updates: Sequence[Update], layout: _Layout, given: JudgedRound
+    ) -> tuple[list[Verdict], dict[str, np.ndarray]]:
+        """Verdicts without weights, and what is to be known of clients in the next round."""
+        if self.watch is None:
+            return [Verdict(client=update.client) for update in updates], {}
+        loss = given.root_loss
+
+        def losses() -> np.ndarray:
+            assert loss is not None
+            return np.array([loss(update.delta) for update in updates])
+
+        clients = [update.client for update in updates]
+        return self.watch.judge(rows, clients, given.memory, losses=None if loss is None else losses)
 
 
 @dataclass(frozen=True)
@@ -219,6 +242,12 @@ class _Layout:
             found[name] = Params(spec, vector[start : start + spec.size].astype(spec.dtype))
             start += spec.size
         return found
+
+
+def _weighed(verdicts: Sequence[Verdict], weights: np.ndarray | None) -> tuple[Verdict, ...]:
+    if weights is None:
+        return tuple(verdicts)
+    return tuple(replace(own, weight=float(weight)) for own, weight in zip(verdicts, weights, strict=True))
 
 
 def _key(update: Update) -> tuple[str, int]:
