@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -55,13 +55,28 @@ class Rows:
           width: Columns of a block; None for what fits well.
         """
         most = width or max(64, _BLOCK_BYTES // (len(self._vectors) * self.dtype.itemsize))
-        mix = None if self._mix is None else self._mix.astype(self.dtype)
         for start in range(0, self.dimension, most):
             columns = slice(start, min(start + most, self.dimension))
-            block = np.empty((len(self._vectors), columns.stop - start), dtype=self.dtype)
-            for i, vector in enumerate(self._vectors):
-                block[i] = vector[columns]
-            yield columns, block if mix is None else mix @ block
+            yield columns, self.block(columns)
+
+    def block(self, columns: slice, out: np.ndarray | None = None) -> np.ndarray:
+        """A copy `[m, w]` of some columns. Threads may ask for theirs at the same time.
+
+        Args:
+          columns: From where to where, w of them.
+          out: `[m, w]`, filled and returned: of any strides, of the rows' type or a wider one; None for a new array.
+        """
+        if self._mix is None:
+            parts: Iterable[np.ndarray] = (vector[columns] for vector in self._vectors)
+        else:
+            mixed = np.asarray(self._mix.astype(self.dtype) @ Rows(self._vectors).block(columns))
+            if out is None:
+                return mixed
+            parts = mixed
+        found = np.empty((len(self), columns.stop - columns.start), dtype=self.dtype) if out is None else out
+        for place, part in zip(found, parts, strict=True):
+            place[...] = part
+        return found
 
     @cached_property
     def gram(self) -> np.ndarray:
