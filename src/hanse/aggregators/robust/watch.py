@@ -158,7 +158,7 @@ class Watch:
 
 @dataclass(slots=True)
 class _History:
-    """One client's rounds so far: sums of its scores, older ones faded, their weight, how many, and how many flagged."""
+    """One client's rounds so far: its scores added up, older ones faded, their weight, how many, and how many flagged."""
 
     sums: np.ndarray
     weight: float = 0.0
