@@ -58,7 +58,7 @@ class Watch:
     alone: float = 0.1
     twin: float = 0.99
     loss: float = 1.0
-    settled: int = 3
+    settled: int = 5
     fading: float = 0.95
     quarantine_after: int | None = None
 
@@ -158,7 +158,7 @@ class Watch:
 
 @dataclass(slots=True)
 class _History:
-    """One client's rounds so far: its scores added up, older ones faded, their weight, how many, and how many flagged."""
+    """One client's rounds: its scores added up, older ones faded, their weight, how many, and how many were flagged."""
 
     sums: np.ndarray
     weight: float = 0.0
