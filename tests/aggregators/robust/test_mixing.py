@@ -74,8 +74,9 @@ def test_through_the_aggregator() -> None:
         total = aggregator.accumulate(total, update, 1.0)
     found = aggregator.finish(total)
     np.testing.assert_allclose(found.delta.numpy(), [1, 0], rtol=1e-6)
-    assert sum(found.weights.values()) == pytest.approx(1)
-    assert found.weights["site-8"] == 0
+    weights = {verdict.client: verdict.weight for verdict in found.verdicts}
+    assert sum(weights[f"site-{i}"] or 0.0 for i in range(7)) == pytest.approx(1)
+    assert weights["site-8"] == 0
 
 
 def test_settings_are_checked() -> None:
