@@ -22,7 +22,7 @@ def test_one_row_moves_it_anywhere() -> None:
 def test_holds_against_none() -> None:
     assert Average().fewest(0) == 1
     assert Average().fewest(1) is None
-    with pytest.raises(TooFewClientsError, match="no attacker at all"):
+    with pytest.raises(TooFewClientsError, match="`Average`"):
         Robust(rule=Average(), attackers=1).check_number(50)
 
 
