@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -10,6 +11,9 @@ import numpy as np
 from hanse.aggregators.mean import add_scaled
 
 _BLOCK_BYTES = 4 << 20  # of a block of columns: small beside the updates, large beside the cost of a call
+_STRETCH = 1 << 13  # elements of one vector at a time: in float64 they stay in the first-level cache; no threads start
+_PLAIN = 1e12  # norms from 1 / this to this are squared as they are; float32 ends at 1e38
+_LARGEST = 1e300  # of a product: sums of some of them stay finite
 
 
 class Rows:
@@ -80,28 +84,57 @@ class Rows:
 
     @cached_property
     def gram(self) -> np.ndarray:
-        """`[m, m]` in float64: inner products of all pairs, each block's in the vectors' own type."""
+        """`[m, m]` in float64: inner products of all pairs, each block's in the vectors' own type.
+
+        Each is good to about 1e-6 of the product of the two norms (of float32), whatever the others are; none
+        overflows, for a row whose norm is out of the ordinary is scaled by a power of two.
+        """
+        return self._products(None, 0.0)
+
+    @cached_property
+    def centred_gram(self) -> np.ndarray:
+        """`[m, m]` in float64: inner products of the rows minus one vector that lies among them.
+
+        What all rows share would take the digits along in differences of products. The vector is the mean of those
+        whose norm is at most twice the median, so that a few that are far away do not take the digits either.
+        """
+        if self._mix is not None:  # of each mixture the sum of weights is 1, so the same vector goes off
+            return np.asarray(self._mix @ Rows(self._vectors).centred_gram @ self._mix.T)
+        middling = self.norms <= 2 * np.median(self.norms)
+        weights = (middling / middling.sum()).astype(_working(self.dtype))
+        return self._products(lambda _, block: weights @ block, float(self.norms[middling].max()))
+
+    def gram_about(self, centre: np.ndarray) -> np.ndarray:
+        """`[m, m]` in float64: inner products of the rows minus a given vector `[P]`."""
+        base = Rows(self._vectors)
+        found = base._products(lambda columns, _: centre[columns], _norm(centre))
+        return found if self._mix is None else np.asarray(self._mix @ found @ self._mix.T)
+
+    def _products(self, centre: Callable[[slice, np.ndarray], np.ndarray] | None, size: float) -> np.ndarray:
         if self._mix is not None:
-            return np.asarray(self._mix @ Rows(self._vectors).gram @ self._mix.T)
-        total = np.zeros((len(self), len(self)))
-        for _, block in self.blocks():
+            return np.asarray(self._mix @ Rows(self._vectors)._products(centre, size) @ self._mix.T)
+        scales = _scales(np.maximum(self.norms, size))
+        plain, total = bool((scales == 1).all()), np.zeros((len(self), len(self)))
+        factors = scales.astype(_working(self.dtype))[:, None]
+        for columns, block in self.blocks():
+            block = block.astype(factors.dtype, copy=False)
+            middle = None if centre is None else centre(columns, block).astype(factors.dtype)
+            if not plain:
+                block *= factors
+            if middle is not None:
+                block -= middle if plain else factors * middle
             total += block @ block.T
-        return total
+        with np.errstate(over="ignore"):
+            return np.asarray(np.clip(total / scales[:, None] / scales[None, :], -_LARGEST, _LARGEST))
 
     @cached_property
     def squared_distances(self) -> np.ndarray:
         """`[m, m]` in float64, ≥ 0: `‖row_i − row_j‖²`; zeros on the diagonal.
 
-        From inner products of the rows minus their mean: what all rows share would cancel, and take the digits along.
+        From `centred_gram`: good to about 1e-6 of what the two rows' squared distances from the middle are, so that of
+        rows in float32 which are a thousand times nearer to each other than to the middle nothing is told apart.
         """
-        if self._mix is not None:
-            between = self._mix @ Rows(self._vectors).squared_distances @ self._mix.T
-            own = np.diag(between)  # for differences u of weights, whose sum is 0: ‖Σ u_k row_k‖² = −½ Σ u_k u_l d²_kl
-            return _clean(between - (own[:, None] + own[None, :]) / 2)
-        total = np.zeros((len(self), len(self)))
-        for _, block in self.blocks():
-            block -= block.mean(axis=0)
-            total += block @ block.T
+        total = self.centred_gram
         own = np.diag(total)
         return _clean(own[:, None] + own[None, :] - 2 * total)
 
@@ -119,30 +152,43 @@ class Rows:
           weights: `[m]`.
         """
         by_vector = np.asarray(weights, dtype=np.float64) if self._mix is None else weights @ self._mix
-        total = np.zeros(self.dimension)
-        for i in np.flatnonzero(by_vector):
-            add_scaled(total, self._vectors[i], float(by_vector[i]))
+        total, used = np.zeros(self.dimension), np.flatnonzero(by_vector)
+        for start in range(0, self.dimension, 2 * _STRETCH):  # a stretch of the sum stays in the cache for all rows
+            part = slice(start, start + 2 * _STRETCH)
+            for i in used:
+                add_scaled(total[part], self._vectors[i][part], float(by_vector[i]))
         return total
 
     def products_with(self, vector: np.ndarray) -> np.ndarray:
         """`[m]` in float64: each row's inner product with a vector `[P]`."""
-        found = np.array([_dot(row, vector) for row in self._vectors])
+        found = np.zeros(len(self._vectors))
+        for columns, block in Rows(self._vectors).blocks():
+            found += block.astype(np.float64) @ vector[columns].astype(np.float64)
         return found if self._mix is None else np.asarray(self._mix @ found)
 
 
-_CHUNK = 1 << 16  # elements; a chunk in float64 stays in the second-level cache
+def _working(dtype: np.dtype[np.floating]) -> np.dtype[np.floating]:
+    return np.result_type(dtype, np.float32)  # float16 has neither the range nor a fast product
 
 
-def _dot(left: np.ndarray, right: np.ndarray) -> float:
-    total = 0.0
-    for start in range(0, len(left), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        total += float(np.dot(left[part].astype(np.float64), right[part].astype(np.float64)))
-    return total
+def _scales(norms: np.ndarray) -> np.ndarray:
+    """Powers of two that bring norms out of the ordinary to about 1; 1 for all others."""
+    ordinary = (norms == 0) | ((norms >= 1 / _PLAIN) & (norms <= _PLAIN))
+    return np.where(ordinary, 1.0, np.ldexp(1.0, -np.frexp(norms)[1]))
 
 
 def _norm(vector: np.ndarray) -> float:
-    return float(np.sqrt(_dot(vector, vector)))
+    """L2 norm to about 1e-6 of it; of any finite elements, however large or small."""
+    total, odd = 0.0, 0.0
+    for start in range(0, len(vector), _STRETCH):
+        part = vector[start : start + _STRETCH]
+        with np.errstate(over="ignore", under="ignore"):
+            square = float(np.dot(part, part)) if part.itemsize > 2 else 0.0
+        if 1 / _PLAIN**2 <= square <= _PLAIN**2:
+            total += square
+        elif (largest := float(np.abs(part).max())) > 0:
+            odd = math.hypot(odd, largest * float(np.linalg.norm(part.astype(np.float64) / largest)))
+    return math.hypot(math.sqrt(total), odd)
 
 
 def _clean(squared: np.ndarray) -> np.ndarray:
