@@ -2,9 +2,10 @@
 
     python -m benchmarks.anomaly_scores --seeds 5
 
-Digits (1,437 examples for training) shared out by Dir(0.3) among 20 clients, all of them in each of 15 rounds, under the
-coordinate-wise median; watched by the settings that stand as defaults. A flag counts for every client and round from the
-first round in which means count; the last two columns count the clients that quarantine after three flags has taken.
+Digits (1,437 examples for training) shared out by Dir(0.3) among 20 clients, all of them in each of 15 rounds, under
+the coordinate-wise median; watched by the settings that stand as defaults. Flags count for each client and round, from
+the first round in which means count on; the other columns count the clients that three flags or more would have sent
+into quarantine.
 """
 
 from __future__ import annotations

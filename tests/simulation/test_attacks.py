@@ -11,6 +11,7 @@ import pytest
 
 from hanse.aggregators.robust.aggregator import Robust
 from hanse.aggregators.robust.columns import Median
+from hanse.aggregators.robust.watch import Watch
 from hanse.attacks.alie import ALIE
 from hanse.attacks.attack import Crafts, Poisons
 from hanse.attacks.backdoor import Backdoor
@@ -206,3 +207,35 @@ def test_an_attack_that_can_not_be_is_refused(attack: Any, members: Members, tol
 def test_what_is_no_attack_is_refused() -> None:
     with pytest.raises(HanseError, match="`Nothing` is no attack"):
         PlacedAttack(attack=Nothing(), members=Members(count=1))  # type: ignore[arg-type]
+
+
+def test_who_stands_out_again_and_again_is_not_asked_any_more(tmp_path: Path) -> None:
+    watched = Robust(rule=Median(), attackers=1, watch=Watch(quarantine_after=2))
+    given = simulation(
+        Scaled(factor=100.0), pipeline=Pipeline(aggregator=watched), settings=RoundSettings(rounds=4, seed=2)
+    )
+    told: list[str] = []
+    found = run_simulation(given, sinks=(lambda event: told.append(getattr(event, "message", "")),))
+    rounds = found.history.rounds
+    assert ["site-1" in record.cohort for record in rounds[1:]] == [True, True, False, False]
+    verdict = next(verdict for verdict in rounds[2].verdicts if verdict.client == "site-1")
+    assert verdict.quarantined
+    assert "times the median client's" in verdict.reason
+    assert sum("client `site-1` is not asked any more: stood out in 2 rounds" in line for line in told) == 1
+    folder = new_run_folder(tmp_path, "run")
+    run(replace(given, settings=RoundSettings(rounds=2, seed=2)), folder)
+    again = run(given, folder)  # in another process, as far as anything in memory goes
+    assert again.params.sha256() == found.params.sha256()
+    assert read_run(folder).history.rounds[2].verdicts == rounds[2].verdicts
+
+
+def test_the_loss_on_the_servers_examples_tells_of_a_harmful_update() -> None:
+    watched = Robust(rule=Median(), attackers=1, watch=Watch())
+    given = simulation(Scaled(factor=-30.0), pipeline=Pipeline(aggregator=watched))
+    root = given.dataset.client("site-0").test
+    clients = {name: given.dataset.client(name) for name in given.dataset.clients}
+    dataset = FederatedDataset.from_clients(clients)
+    dataset.root = root
+    verdicts = {v.client: v.scores["loss"] for v in run(replace(given, dataset=dataset)).history.rounds[1].verdicts}
+    assert max(verdicts, key=verdicts.__getitem__) == "site-1"
+    assert verdicts["site-1"] > 0.5

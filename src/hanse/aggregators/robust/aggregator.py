@@ -107,8 +107,8 @@ class Robust:
         seen = updates if self.mixing is None else self.mixing.num_rows(updates)
         if fewest is None:
             raise TooFewClientsError(
-                f"rule `{name}` as it is set does not hold against {f} attacker{'s' * (f != 1)}, however many updates there "
-                "are",
+                f"rule `{name}` as it is set does not hold against {f} attacker{'s' * (f != 1)}, however many updates "
+                "there are",
                 hint="use attackers = 0, or another rule",
             )
         if seen >= fewest and f < max(1, updates):

@@ -44,8 +44,9 @@ class Watch:
       largest: Norm above which a client is flagged, in median norms, > 1.
       smallest: Norm below which one is, in [0, 1).
       direction: Mean cosine to the median below which one is, in [-1, 1).
-      alone: Mean likeness below which one is, in [-1, 1): nobody sends anything like it.
-      twin: Mean likeness above which one is, in (0, 1]: somebody sends the same.
+      alone: Share of the median client's mean likeness below which one is, in [0, 1): nobody sends anything like it.
+      twin: Share of what the median client lacks to a likeness of 1, below which one is that lacks less, in [0, 1):
+        somebody sends the same.
       loss: Mean rise of the loss over the median client's above which one is, > 0, in the loss's unit.
       settled: Rounds before means count, ≥ 1.
       fading: Weight of what was before against the newest round's, in [0, 1]; 1 is the plain mean.
@@ -55,8 +56,8 @@ class Watch:
     largest: float = 4.0
     smallest: float = 0.1
     direction: float = 0.0
-    alone: float = 0.1
-    twin: float = 0.99
+    alone: float = 0.2
+    twin: float = 0.01
     loss: float = 1.0
     settled: int = 5
     fading: float = 0.95
@@ -67,8 +68,8 @@ class Watch:
             ("largest", self.largest > 1, "above 1"),
             ("smallest", 0 <= self.smallest < 1, "at least 0 and below 1"),
             ("direction", -1 <= self.direction < 1, "at least -1 and below 1"),
-            ("alone", -1 <= self.alone < 1, "at least -1 and below 1"),
-            ("twin", 0 < self.twin <= 1, "above 0 and at most 1"),
+            ("alone", 0 <= self.alone < 1, "at least 0 and below 1"),
+            ("twin", 0 <= self.twin < 1, "at least 0 and below 1"),
             ("loss", self.loss > 0, "above 0"),
             ("settled", self.settled >= 1, "at least 1"),
             ("fading", 0 <= self.fading <= 1, "from 0 to 1"),
@@ -96,12 +97,16 @@ class Watch:
         """
         found = scores_of(rows, None if losses is None else losses())
         kept = {name: array for name, array in memory.items() if name.startswith(_KEPT)}
+        scores = [{name: float(values[i]) for name, values in found.items()} for i in range(len(rows))]
+        histories = [
+            _History.read(kept.get(f"{_KEPT}{client}")).after(own, fading=self.fading)
+            for client, own in zip(clients, scores, strict=True)
+        ]
+        usual = float(np.median([history.means()["likeness"] for history in histories]))
         verdicts = []
-        for i, client in enumerate(clients):
-            own = {name: float(values[i]) for name, values in found.items()}
-            history = _History.read(kept.get(f"{_KEPT}{client}")).after(own, fading=self.fading)
-            reason, flagged = self._reason(own, history, len(rows))
-            history.flags += flagged
+        for client, own, history in zip(clients, scores, histories, strict=True):
+            reason = self._reason(own, history, usual)
+            history.flags += bool(reason)
             verdicts.append(
                 Verdict(
                     client=client,
@@ -128,10 +133,9 @@ class Watch:
                 found[name.removeprefix(_KEPT)] = f"stood out in {flags:g} rounds"
         return found
 
-    def _reason(self, own: Mapping[str, float], history: _History, rows: int) -> tuple[str, bool]:
-        """Why an update stands out, and whether it does."""
-        mean = history.means()
-        settled = history.rounds >= self.settled and rows > 2
+    def _reason(self, own: Mapping[str, float], history: _History, usual: float) -> str:
+        """Why an update stands out; empty where it does not. `usual`: the median client's mean likeness."""
+        mean, settled = history.means(), history.rounds >= self.settled
         tests: tuple[tuple[bool, str], ...] = (
             (own["norm"] > self.largest, f"its norm is {own['norm']:.3g} times the median client's"),
             (own["norm"] < self.smallest, f"its norm is {own['norm']:.2g} of the median client's"),
@@ -140,11 +144,11 @@ class Watch:
                 f"points away from the median update (mean cosine {mean['direction']:.2f})",
             ),
             (
-                settled and mean["likeness"] < self.alone,
-                f"is like nobody else's update (mean of its largest cosines {mean['likeness']:.2f})",
+                settled and mean["likeness"] < self.alone * usual,
+                f"is like nobody else's update (mean of its largest cosines {mean['likeness']:.2f}; {usual:.2f} is usual)",
             ),
             (
-                settled and mean["likeness"] > self.twin,
+                settled and 1 - mean["likeness"] < self.twin * (1 - usual),
                 f"is the same as somebody else's (mean of its largest cosines {mean['likeness']:.4f})",
             ),
             (
@@ -152,8 +156,7 @@ class Watch:
                 f"raises the loss on the server's examples (by {mean.get('loss', 0.0):.2g} over the median client's)",
             ),
         )
-        reasons = [told for holds, told in tests if holds]
-        return "; ".join(reasons), bool(reasons)
+        return "; ".join(told for holds, told in tests if holds)
 
 
 @dataclass(slots=True)
