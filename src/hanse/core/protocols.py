@@ -203,6 +203,19 @@ class Aggregator(Protocol):
 
 
 @runtime_checkable
+class CombinesSums(Aggregator, Protocol):
+    """An aggregator of several sums, each of which the stages finish by itself before they are made into one."""
+
+    def opened(self, accumulator: Any) -> Sequence[Aggregate]:
+        """The sums that could be opened."""
+        ...
+
+    def combined(self, aggregates: Sequence[Aggregate]) -> Aggregate:
+        """All of them as one, once the stages have finished each; raises `TooFewClientsError`."""
+        ...
+
+
+@runtime_checkable
 class Judges(Aggregator, Protocol):
     """An aggregator that holds updates against each other; it may draw, remember, or need an update of the server's."""
 

@@ -50,6 +50,7 @@ NAMES: Mapping[Kind, Mapping[str, str]] = {
         "robust": "hanse.aggregators.robust.aggregator:Robust",
         "secure_sum": "hanse.aggregators.secure_sum:SecureSum",
         "sum": "hanse.aggregators.sum:Sum",
+        "sums_of_groups": "hanse.aggregators.robust.sums_of_groups:SumsOfGroups",
     },
     "attack": {
         "alie": "hanse.attacks.alie:ALIE",

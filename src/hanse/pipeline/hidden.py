@@ -8,7 +8,7 @@ from dataclasses import replace
 from hanse.core.errors import EncodingError, PipelineError
 from hanse.core.example_privacy import ExamplePrivacy
 from hanse.core.messages import Update
-from hanse.core.protocols import Aggregator, Clips, Randomises, SharesNoise, Stage, Weighting
+from hanse.core.protocols import Aggregator, Clips, CombinesSums, Randomises, SharesNoise, Stage, Weighting
 from hanse.pipeline.mechanism import Mechanism
 
 
@@ -85,6 +85,12 @@ def check_hidden(
             f"aggregator `{name}` adds up whole numbers, each client's once, but the strategy weighs clients by "
             f"{weighting}",
             hint='give the strategy weighting = "uniform", or `modular` a most_weight, to be sent as part of the sum',
+        )
+    if mechanism is not None and isinstance(aggregator, CombinesSums):
+        raise PipelineError(
+            f"{type(mechanism).__name__} makes one sum of the cohort private, and aggregator `{name}` opens one of "
+            "each group",
+            hint='use aggregator = { use = "secure_sum" }',
         )
     if mechanism is not None and not getattr(mechanism, "in_shares", False):
         raise PipelineError(

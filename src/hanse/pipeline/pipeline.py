@@ -22,6 +22,7 @@ from hanse.core.protocols import (
     Aggregator,
     ChangesLayout,
     Clips,
+    CombinesSums,
     PerRound,
     Remembers,
     Shrinks,
@@ -298,7 +299,20 @@ class Pipeline:
             aggregate also where nobody brought any.
         """
         sources = rngs or [from_system() for _ in range(len(self.stages) + 1)]
-        aggregate = self.aggregator.finish(accumulator)
+        if isinstance(self.aggregator, CombinesSums):
+            return self.aggregator.combined(
+                [self._finished(each, sources, spec, extras) for each in self.aggregator.opened(accumulator)]
+            )
+        return self._finished(self.aggregator.finish(accumulator), sources, spec, extras)
+
+    def _finished(
+        self,
+        aggregate: Aggregate,
+        sources: Sequence[np.random.Generator],
+        spec: ParamSpec | None,
+        extras: Mapping[str, ParamSpec] | None,
+    ) -> Aggregate:
+        """A sum released, the additive stages finished on it, and divided by its weight."""
         if self.mechanism is not None:
             aggregate = _with_zeros(aggregate, extras or {})
         measured: dict[str, float] = dict(aggregate.measured)

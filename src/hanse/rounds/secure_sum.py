@@ -229,6 +229,9 @@ def secure_sum_in_words(job: Mapping[str, Any], *, between_sites: bool = False) 
     """
     told = job.get("pipeline", {}).get("aggregator", {}) if isinstance(job.get("pipeline"), Mapping) else {}
     use = told.get("use") if isinstance(told, Mapping) else None
+    if use == "sums_of_groups":
+        own = secure_sum_in_words({"pipeline": {"aggregator": told.get("sum", {})}}, between_sites=between_sites)
+        return f"one for each of {told.get('groups')} groups: {own}"
     if use not in _SUMS:
         return ""
     if told.get("simulate") == "sum" and not between_sites:

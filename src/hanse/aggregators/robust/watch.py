@@ -145,7 +145,7 @@ class Watch:
             ),
             (
                 settled and mean["likeness"] < self.alone * usual,
-                f"is like nobody else's update (mean of its largest cosines {mean['likeness']:.2f}; {usual:.2f} is usual)",
+                f"is like nobody else's (mean of its largest cosines {mean['likeness']:.2f}; {usual:.2f} is usual)",
             ),
             (
                 settled and 1 - mean["likeness"] < self.twin * (1 - usual),

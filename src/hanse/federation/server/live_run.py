@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from hanse.core.errors import JobError, JobProblems, RunInterrupted, StorageError
+from hanse.core.errors import JobError, JobProblems, PipelineError, RunInterrupted, StorageError
 from hanse.core.events import Event, Noted, RoundFinished, RunEnded, RunStarted
 from hanse.core.garbage_collection import set_aside_for_good
-from hanse.core.protocols import Strategy, Task
+from hanse.core.protocols import CombinesSums, Strategy, Task
 from hanse.federation.negotiation import schema_from_card
 from hanse.federation.peer_lists import digest_of_peers
 from hanse.federation.protocol import BlobRef, RunStatus
@@ -250,6 +250,10 @@ class LiveRun:
         """
         population = settled.population()
         found = list(problems_of_parts(parts.strategy, task, parts.pipeline, parts.settings, population))
+        if isinstance(parts.pipeline.aggregator, CombinesSums):
+            name = type(parts.pipeline.aggregator).__name__
+            told = f"pipeline.aggregator: between sites there is one sum of a round, and `{name}` opens several"
+            found.append(PipelineError(told, hint='use aggregator = { use = "secure_sum" }, or simulate the job'))
         if parts.attack is not None:
             told = "attack: hostile clients are simulated, and the sites of a federation are what they are"
             found.append(JobError(told, hint="leave [attack] out, or simulate the job: hanse run"))
