@@ -121,6 +121,10 @@ def _split(size: int, most: int) -> tuple[int, int]:
     return block, max(1, -(-size // block))
 
 
+_COLUMNS = 1 << 10
+"""Of a product at a time: so few that one thread takes it, as several round in another way on some processors."""
+
+
 def _rotated(vector: np.ndarray, size: int, blocks: int, *, own: bool) -> np.ndarray:
     """H x for each of the blocks, of which block j holds the elements j, j + m, j + 2 m, …
 
@@ -140,7 +144,10 @@ def _rotated(vector: np.ndarray, size: int, blocks: int, *, own: bool) -> np.nda
         for i, order in enumerate(_orders(size)):
             shape = (outer, order, size * blocks // (outer * order))
             there = buffers[i % 2]
-            np.matmul(_hadamard(order, vector.dtype.name), here.reshape(shape), out=there.reshape(shape))
+            matrix, given, turned = _hadamard(order, vector.dtype.name), here.reshape(shape), there.reshape(shape)
+            for start in range(0, shape[2], _COLUMNS):
+                part = slice(start, start + _COLUMNS)
+                np.matmul(matrix, given[:, :, part], out=turned[:, :, part])
             here, outer = there, outer * order
     return here
 
