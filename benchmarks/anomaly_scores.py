@@ -68,15 +68,13 @@ def counts(attack: str, seeds: int) -> tuple[Count, Count]:
         assert aggregator.watch is not None
         placed, settled = given.attack, aggregator.watch.settled
         members = placed.may_attack(given.dataset.clients, seed) if placed is not None else ()
-        for record in run_simulation(given).history.rounds:
-            for verdict in record.verdicts:
-                count = hostile if verdict.client in members else honest
-                count.clients.add((seed, verdict.client))
-                if record.round >= settled:
-                    count.verdicts += 1
-                    count.flags += bool(verdict.reason)
-                if verdict.scores["flags"] >= 3:
-                    count.taken.add((seed, verdict.client))
+        for standing in run_simulation(given).history.standings:
+            count = hostile if standing.client in members else honest
+            count.clients.add((seed, standing.client))
+            count.verdicts += max(0, standing.judged - (settled - 1))  # all clients take part in each round
+            count.flags += sum(at >= settled for at in standing.flagged)
+            if len(standing.flagged) >= 3:
+                count.taken.add((seed, standing.client))
         del given, placed
     return hostile, honest
 

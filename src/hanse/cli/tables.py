@@ -25,6 +25,7 @@ from hanse.rounds.landing import landing_of
 from hanse.rounds.privacy.spending import PrivacyAccount, account_of
 from hanse.rounds.profile import profile_of
 from hanse.rounds.secure_sum import secure_sum_in_words
+from hanse.rounds.standouts import judged, named_in_short
 
 MOST_CLIENTS = 30
 """So many clients get a row; of more, those with the largest losses and gains."""
@@ -148,6 +149,9 @@ def run_summary(run: RunRecord, *, privacy: PrivacyAccount | None = None) -> Ren
     attack = attack_in_words(run.job, run.history)
     if attack:
         facts.insert([label for label, _ in facts].index("updates lost"), ("attack", attack))
+    out = named_in_short(judged(run.history))
+    if out:
+        facts.insert([label for label, _ in facts].index("updates lost"), ("stood out", out))
     if privacy is not None:
         at = [label for label, _ in facts].index("time")
         facts[at:at] = spent_lines(privacy)

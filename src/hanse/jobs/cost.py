@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from hanse.core.local_work import LocalWork
 from hanse.core.messages import Update
 from hanse.core.params import Params, ParamSpec, TensorSpec
 from hanse.core.randomness import stream
+from hanse.core.units import plural
 from hanse.data.examples import Examples
 from hanse.jobs.assemble import BuiltJob
 from hanse.pipeline.binding import PipelineRound
@@ -58,6 +60,7 @@ class Cost:
       held_out: Whether models are measured on examples that clients keep back.
       central_test: Examples of the official test set that models are measured on; 0 where they are not.
       baselines: What is run besides.
+      attack: Who attacks, and how, in words; empty where all are honest.
     """
 
     rounds: int
@@ -81,6 +84,7 @@ class Cost:
     held_out: bool
     central_test: int
     baselines: tuple[str, ...]
+    attack: str = ""
 
 
 def estimate(built: BuiltJob) -> Cost:
@@ -127,7 +131,26 @@ def estimate(built: BuiltJob) -> Cost:
         held_out="test" in simulation.dataset.held_out and measured.clients != "none",
         central_test=0 if central is None else len(central),
         baselines=built.baselines,
+        attack=_attack(simulation),
     )
+
+
+def _attack(simulation: Simulation) -> str:
+    """Who attacks: a job that was not meant to be attacked is not to be run by mistake."""
+    placed = simulation.attack
+    if placed is None:
+        return ""
+    told = simulation.job.get("attack")
+    name = told["use"] if isinstance(told, Mapping) else type(placed.attack).__name__
+    who, clients = placed.members, simulation.population().clients
+    number = len(who.in_round(clients, simulation.settings.seed, who.from_round))
+    parts = [f"{name} by {number:,} of {plural(len(clients), 'client')}", "simulated"]
+    parts += ["others in each round"] if who.each_round else []
+    if who.until_round is not None:
+        parts.append(f"in rounds {who.from_round:,} to {who.until_round:,}")
+    elif who.from_round > 1:
+        parts.append(f"from round {who.from_round:,} on")
+    return ", ".join(parts)
 
 
 def _cohorts(simulation: Simulation) -> tuple[list[tuple[str, ...]], float]:

@@ -25,6 +25,7 @@ from hanse.report.personal import personal_section
 from hanse.report.picture import picture
 from hanse.report.privacy import privacy_section
 from hanse.report.section import Section, Table
+from hanse.report.standouts import attack_section, standouts_section
 from hanse.report.verdict import judge
 from hanse.rounds.history import Comparison, History, RoundRecord, RunRecord
 from hanse.rounds.privacy.spending import PrivacyAccount
@@ -43,6 +44,8 @@ def build_sections(run: RunRecord, holdings: Holdings | None, privacy: PrivacyAc
     sections = [
         _worth_joining(run.comparison) if run.comparison else None,
         _by_round(history),
+        attack_section(run),
+        standouts_section(run),
         simulated_time(history),
         privacy_section(privacy) if privacy is not None else None,
         clusters_section(history),

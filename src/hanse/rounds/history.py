@@ -8,6 +8,7 @@ from typing import Literal
 
 from hanse.core.judged_round import Verdict
 from hanse.core.stage_round import StageState
+from hanse.rounds.standouts import Standing
 
 Metrics = Mapping[str, float]
 """Metric name to value; ``loss`` is always among them."""
@@ -116,7 +117,9 @@ class RoundRecord:
         `central` is then their mean.
       attack: Of a simulated attack ``members``, how many of the cohort were hostile, and ``success``, the share of
         examples with the trigger that the model takes for what the attacker wants, where there is a trigger.
-      verdicts: What the aggregator says of each update, where it judges them.
+      verdicts: What the aggregator says of each update, where it judges them. A `History` has them of the newest such
+        round alone, and what all of them come to in `standings`; of the others, the journal
+        in the run folder (`FileJournal.verdicts`).
     """
 
     round: int
@@ -176,10 +179,13 @@ class History:
     Args:
       rounds: One record each.
       objective: Metric by which models are compared, and which way is better.
+      standings: What verdicts of all rounds said of each client, by name; empty where no update was judged. Of a
+        history that has its records whole, `hanse.rounds.standouts.judged` makes them.
     """
 
     rounds: tuple[RoundRecord, ...] = ()
     objective: Objective = ("loss", "min")
+    standings: tuple[Standing, ...] = ()
 
     @property
     def last(self) -> RoundRecord | None:

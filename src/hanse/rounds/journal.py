@@ -33,10 +33,11 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from hanse.core.errors import HanseError, StorageError, StorageFullError
-from hanse.core.judged_round import Memory
+from hanse.core.judged_round import Memory, Verdict
 from hanse.core.protocols import ServerState
 from hanse.rounds.history import ClientScore, History, Objective, RoundRecord
-from hanse.rounds.record_json import gathered, record_from_json, record_to_json, scores_from_json, scores_to_json
+from hanse.rounds.record_json import history_of, record_from_json, record_to_json, scores_from_json, scores_to_json
+from hanse.rounds.standouts import Tally
 from hanse.rounds.tensor_files import load_arrays, load_memory, load_state, save_arrays, save_state, storage_error
 
 _INHERITED: list[Connection] = []
@@ -67,7 +68,7 @@ class Journal(Protocol):
     """What the round loop asks of a journal."""
 
     def history(self, objective: Objective) -> History:
-        """All committed rounds; what each client scored, of the newest that has any."""
+        """All committed rounds; what each client scored, and verdicts, of the newest that has any."""
         ...
 
     def state(self, template: S, round_number: int | None = None) -> S:
@@ -99,13 +100,15 @@ class MemoryJournal:
     def __init__(self) -> None:
         self._records: list[RoundRecord] = []
         self._scored: int | None = None  # the newest that says what each client scored
+        self._judged: int | None = None  # the newest that has verdicts
+        self._tally = Tally()
         self._states: dict[int, Any] = {}
         self._statistics: Mapping[str, np.ndarray] | None = None
         self._memory: Memory = {}
 
     def history(self, objective: Objective) -> History:
         """All committed rounds."""
-        return History(rounds=tuple(self._records), objective=objective)
+        return History(rounds=tuple(self._records), objective=objective, standings=self._tally.standings())
 
     def state(self, template: S, round_number: int | None = None) -> S:
         """The state after a committed round, by default the newest."""
@@ -134,6 +137,11 @@ class MemoryJournal:
             if self._scored is not None:
                 self._records[self._scored] = replace(self._records[self._scored], clients=(), personal_clients=())
             self._scored = len(self._records)
+        if record.verdicts:
+            if self._judged is not None:
+                self._records[self._judged] = replace(self._records[self._judged], verdicts=())
+            self._judged = len(self._records)
+            self._tally.add(record.round, record.verdicts)
         self._records.append(record)
         self._states[record.round] = state
         for number in set(self._states) - {record.round, best_round}:
@@ -238,13 +246,21 @@ class FileJournal:
                         )
                     yield record
 
-            return History(rounds=gathered(read()), objective=objective)
+            return history_of(read(), objective)
 
     def scores(self) -> Iterator[tuple[int, tuple[ClientScore, ...]]]:
         """What each client scored, round by round; one round is held at a time."""
         with self._guard(), self._engine.connect() as connection:
             for row in connection.execute(select(_SCORES).order_by(_SCORES.c.round)):
                 yield row.round, scores_from_json(row.scores)
+
+    def verdicts(self) -> Iterator[tuple[int, tuple[Verdict, ...]]]:
+        """What the aggregator said of each update, of the rounds in which it judged; one round is held at a time."""
+        with self._guard(), self._engine.connect() as connection:
+            for (values,) in connection.execute(select(_ROUNDS.c.record).order_by(_ROUNDS.c.round)):
+                record = record_from_json(values)
+                if record.verdicts:
+                    yield record.round, record.verdicts
 
     def state(self, template: S, round_number: int | None = None) -> S:
         """The state after a committed round, by default the newest.

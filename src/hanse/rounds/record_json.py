@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from hanse.core.judged_round import Verdict
-from hanse.rounds.history import ClientScore, ClientTraining, FailureRecord, LateRecord, RoundRecord
+from hanse.rounds.history import ClientScore, ClientTraining, FailureRecord, History, LateRecord, Objective, RoundRecord
+from hanse.rounds.standouts import Tally
 
 
 def record_to_json(record: RoundRecord) -> dict[str, Any]:
@@ -67,20 +68,44 @@ def scores_from_json(values: Mapping[str, Any]) -> tuple[ClientScore, ...]:
     )
 
 
+def history_of(records: Iterable[RoundRecord], objective: Objective) -> History:
+    """The history that records make, with what all their verdicts come to; see `gathered`.
+
+    Args:
+      records: In order; each is looked at once.
+      objective: The run's.
+    """
+    tally = Tally()
+
+    def counted() -> Iterator[RoundRecord]:
+        for record in records:
+            tally.add(record.round, record.verdicts)
+            yield record
+
+    rounds = gathered(counted())
+    return History(rounds=rounds, objective=objective, standings=tally.standings())
+
+
 def gathered(records: Iterable[RoundRecord]) -> tuple[RoundRecord, ...]:
-    """The records of a `History`: what each client scored is kept of the newest round that has any, and of no other.
+    """The records of a `History`: what each client scored is kept of the newest round that has any, and of no other;
+    so are verdicts.
 
     Clients' names are held once, and so are a cohort and groups that stay the same: memory grows with the rounds, and
     with the clients, and not with one times the other.
     """
     found: list[RoundRecord] = []
     scored: int | None = None
+    judged: int | None = None
     names: dict[str, str] = {}
     for record in records:
         if record.clients:
             if scored is not None:
                 found[scored] = replace(found[scored], clients=(), personal_clients=())
             scored = len(found)
+        if record.verdicts:
+            if judged is not None:
+                found[judged] = replace(found[judged], verdicts=())
+            judged = len(found)
         if found and record.cohort == found[-1].cohort:
             cohort = found[-1].cohort
         else:

@@ -22,7 +22,7 @@ from hanse.federation.server.database.statements import insert_missing
 from hanse.federation.server.database.tables import FACTS, ROUNDS
 from hanse.federation.server.database.work_book import remove_committed
 from hanse.rounds.history import History, Objective, RoundRecord
-from hanse.rounds.record_json import gathered, record_from_json, record_to_json
+from hanse.rounds.record_json import history_of, record_from_json, record_to_json
 from hanse.rounds.tensor_files import pack_arrays, pack_state, unpack_arrays, unpack_memory, unpack_state
 
 S = TypeVar("S", bound=ServerState)
@@ -73,8 +73,7 @@ class DatabaseJournal:
     def history(self, objective: Objective) -> History:
         """All committed rounds; what each client scored, of the newest that has any."""
         query = self._records_query()
-        rounds = self._database.read(lambda c: gathered(map(record_from_json, c.execute(query).scalars())))
-        return History(rounds=rounds, objective=objective)
+        return self._database.read(lambda c: history_of(map(record_from_json, c.execute(query).scalars()), objective))
 
     def records(self) -> list[dict[str, Any]]:
         """All committed rounds as `record_to_json` wrote them."""
