@@ -245,3 +245,21 @@ def test_a_run_whose_noise_spans_rounds_keeps_its_length(hanse: Hanse, job: Path
     assert (said.code, "can't be prolonged" in said.err) == (2, True), said.err
     assert (run / "job.toml").read_bytes() == before
     assert json.loads(hanse("show", run.name, "--json").out)["status"] == "finished"
+
+
+def test_check_says_who_attacks_and_show_who_stood_out(hanse: Hanse, job: Path) -> None:
+    attacked = (
+        *("--set", "data.partition.clients=5", "--set", "task.preprocess='none'"),
+        *("--set", "pipeline.aggregator={use='robust', rule='median', attackers=1, watch={quarantine_after=2}}"),
+        *("--set", "attack={use='scaled', factor=50.0, members={count=1, from_round=2}}"),
+    )
+    said = hanse("check", job, *attacked)
+    assert said.code == 0, said.err
+    assert "scaled by 1 of 5 clients, simulated, from round 2 on" in said.out
+    assert "simulated" not in hanse("check", job).out
+    assert hanse("run", job, *attacked, "--set", "name='attacked'", "--no-report").code == 0
+    said = hanse("show", "attacked")
+    assert "stood out" in said.out
+    assert "times the median client's); 1 not asked any more since round 4" in " ".join(said.out.split())
+    assert hanse("run", job, "--set", "name='plain'", "--no-report").code == 0
+    assert "stood out" not in hanse("show", "plain").out

@@ -16,7 +16,6 @@ from hanse.plots.style import (
     clean,
     new_figure,
     shorten,
-    spread_labels,
     whole_rounds,
 )
 from hanse.rounds.history import History
@@ -28,14 +27,15 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 MOST_CLIENTS = 60
-"""So many clients get a row, the most conspicuous ones; so many points at most are named."""
+"""So many clients get a row, the most conspicuous ones."""
 
 MOST_LABELS = 14
-"""So many of the clients that stood out are named beside their point."""
+"""So many of the clients that stood out are named beside their point, if there is room."""
 
 _MOST_COLUMNS = 150
 _SMALLEST = 1e-3  # a norm of 0 has no place on a log axis
-_LABEL_GAP = 0.075
+_AXES = 400.0, 190.0  # about, in points
+_CHARACTER = 5.4  # its width, likewise
 
 
 def draw_standouts(history: History, *, hostile: Collection[str] = ()) -> Figure:
@@ -66,7 +66,7 @@ def draw_standouts(history: History, *, hostile: Collection[str] = ()) -> Figure
     took_part = _took_part(history, height)
     for one in shown:
         row = height[one.client]
-        _bars(axes, row, took_part[one.client], step, thickness=0.16, color=GREY, alpha=0.55)
+        _bars(axes, row, took_part[one.client], step, thickness=0.16, color=GREY, alpha=0.55, linewidth=0)
         _bars(axes, row, one.flagged, step, thickness=0.72, color=VERMILLION, linewidth=0)
         if one.left_out is not None and one.left_out < last:
             axes.plot([one.left_out + 0.5, last + 0.5], [row, row], color=MUTED, **_OUT)
@@ -112,7 +112,7 @@ def draw_scores(standings: Sequence[Standing]) -> Figure:
     _name_norms(axes)
     axes.set_xlabel("Mean cosine to the median update")
     axes.set_ylabel("Mean norm, in median norms")
-    _name_points(axes, {client: placed[client] for client in out[:MOST_LABELS]})
+    _name_points(axes, out[:MOST_LABELS], placed)
     _points_key(axes, bool(out), bool(honest))
     return figure
 
@@ -203,25 +203,53 @@ def _name_norms(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if high / low < 200 else (1.0,)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{'≤ ' if value <= _SMALLEST else ''}{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(which="minor", length=0)
 
 
-def _name_points(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
-    """Names at the right of the axes, each with a thin line to its point."""
+def _name_points(axes: Axes, named: Sequence[str], placed: Mapping[str, tuple[float, float]]) -> None:
+    """Names beside their points, those that lie on each other together, as far as there is room."""
     to_axes = axes.transData + axes.transAxes.inverted()
-    order = sorted(points, key=lambda client: (points[client][1], points[client][0], client))
-    places = [to_axes.transform(points[client]) for client in order]
-    placed = [(float(at[0]), float(at[1])) for at in places]
-    heights = spread_labels([height for _, height in placed], _LABEL_GAP)
-    shift = max(0.0, max(heights, default=0.0) - 1) - max(0.0, -min(heights, default=0.0))
-    for client, at, height in zip(order, placed, heights, strict=True):
-        axes.annotate(
-            shorten(client, 24),
-            xy=at,
-            xycoords="axes fraction",
-            xytext=(1.03, height - shift),
-            textcoords="axes fraction",
-            va="center",
-            size=9,
-            color=INK,
-            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 4},
-        )
+    at = {}
+    for client, point in placed.items():
+        across, up = to_axes.transform(point)
+        at[client] = float(across) * _AXES[0], float(up) * _AXES[1]
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in at.values()]
+    for clients in _together(named, at):
+        x, y = at[clients[0]]
+        names = [shorten(client, 20) for client in clients[:3]]
+        names += [plural(len(clients) - 3, "other")] if len(clients) > 3 else []
+        text = ", ".join(names)
+        width = _CHARACTER * len(text)
+        beside = ((8, 0, "left", 8.0), (-8, 0, "right", -8 - width))
+        for dx, dy, side, left in (*beside, (0, 12, "center", -width / 2), (0, -12, "center", -width / 2)):
+            box = (x + left, y + dy - 5, x + left + width, y + dy + 5)
+            inside = box[0] >= 0 and box[2] <= _AXES[0] and box[3] <= _AXES[1]
+            if inside and not any(_overlap(box, other) for other in taken):
+                axes.annotate(
+                    text,
+                    xy=placed[clients[0]],
+                    xytext=(dx, dy),
+                    textcoords="offset points",
+                    ha=side,
+                    va="center",
+                    size=9,
+                    color=INK,
+                )
+                taken.append(box)
+                break
+
+
+def _together(named: Sequence[str], at: Mapping[str, tuple[float, float]]) -> list[list[str]]:
+    """Clients whose points can't be told apart."""
+    groups: list[list[str]] = []
+    for client in named:
+        near = next((group for group in groups if math.dist(at[group[0]], at[client]) < 7), None)
+        if near is None:
+            groups.append([client])
+        else:
+            near.append(client)
+    return groups
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -86,13 +86,13 @@ def _found(standings: tuple[Standing, ...], hostile: frozenset[str]) -> str:
 def _table(standings: tuple[Standing, ...], hostile: frozenset[str]) -> Table:
     scores = [(name, head) for name, head in _SCORES if any(name in one.means for one in standings)]
     weighed = any(one.weight is not None for one in standings)
-    head = ["Client", *(["Truly"] if hostile else []), "Judged", "Stood out", "First", "Last", "Not asked since"]
+    head = ["Client", *(["Truly"] if hostile else []), "Judged", "Stood out", "In rounds", "Not asked since"]
     head += [title for _, title in scores] + (["Weight"] if weighed else []) + ["Why it stood out last"]
     rows = []
     for one in standings[:MOST_ROWS]:
         cells = [one.client, *(["hostile" if one.client in hostile else "honest"] if hostile else [])]
         cells += [f"{one.judged:,}", f"{len(one.flagged):,}" if one.flagged else ""]
-        cells += [f"{at:,}" for at in (one.flagged[0], one.flagged[-1])] if one.flagged else ["", ""]
+        cells += [_from_to(one.flagged)]
         cells += ["" if one.left_out is None else f"{one.left_out + 1:,}"]
         cells += [_figure(one.means.get(name)) for name, _ in scores]
         cells += [MISSING if one.weight is None else f"{100 * one.weight:.1f} %"] if weighed else []
@@ -102,10 +102,16 @@ def _table(standings: tuple[Standing, ...], hostile: frozenset[str]) -> Table:
         caption=f"Each client, the most conspicuous first{cut}",
         head=tuple(head),
         rows=tuple(rows),
-        words=frozenset({0, len(head) - 1} | ({1} if hostile else set())),
+        words=frozenset({0, len(head) - 1}),
         opened=len(standings) <= 40,
-        strong=frozenset((row, 0) for row, one in enumerate(standings[:MOST_ROWS]) if one.stood_out),
+        strong=frozenset((row, 3 if hostile else 2) for row, one in enumerate(standings[:MOST_ROWS]) if one.stood_out),
     )
+
+
+def _from_to(rounds: tuple[int, ...]) -> str:
+    if len(rounds) < 2:
+        return "".join(f"{at:,}" for at in rounds)
+    return f"{rounds[0]:,} to {rounds[-1]:,}"
 
 
 def _figure(value: float | None) -> str:

@@ -131,30 +131,13 @@ def standouts_in_words(standings: Sequence[Standing]) -> str:
     if not out:
         return f"None of {plural(len(standings), 'client')} stood out"
     told = f"{len(out):,} of {plural(len(standings), 'client')} stood out"
-    since = quarantine_in_words(standings)
-    if not since:
-        return told
     number = sum(one.left_out is not None for one in out)
-    who = f"{number:,} {'is' if number == 1 else 'are'}"
+    if not number:
+        return told
+    who = f"{number:,} {'is' if number == 1 else 'are'} not"
     if number == len(out):
-        who = "it is" if number == 1 else "all are"
-    return f"{told}; {who} not asked any more {since}"
-
-
-def quarantine_in_words(standings: Iterable[Standing]) -> str:
-    """Since when clients are in quarantine; empty where none is.
-
-    >>> quarantine_in_words([Standing(client=c, judged=9, left_out=r) for c, r in (("a", 7), ("b", 9))])
-    'since rounds 8 to 10'
-
-    Args:
-      standings: All clients'.
-    """
-    rounds = [one.left_out + 1 for one in standings if one.left_out is not None]
-    if not rounds:
-        return ""
-    first, last = min(rounds), max(rounds)
-    return f"since round {first:,}" if first == last else f"since rounds {first:,} to {last:,}"
+        who = "it is not" if number == 1 else "none of them is"
+    return f"{told}; {who} asked any more{_since(out)}"
 
 
 def named_in_short(standings: Sequence[Standing]) -> str:
@@ -177,7 +160,7 @@ def named_in_short(standings: Sequence[Standing]) -> str:
     named += [plural(len(out) - 3, "other")] if len(out) > 3 else []
     told = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
     number = sum(one.left_out is not None for one in out)
-    return f"{told}; {number:,} not asked any more {quarantine_in_words(out)}" if number else told
+    return f"{told}; {number:,} not asked any more{_since(out)}" if number else told
 
 
 def in_short(reason: str) -> str:
@@ -230,6 +213,12 @@ class _Counts:
             means={name: total / self.scored[name] for name, total in self.sums.items()},
             weight=self.shares / self.weighed if self.weighed else None,
         )
+
+
+def _since(standings: Iterable[Standing]) -> str:
+    rounds = [one.left_out + 1 for one in standings if one.left_out is not None]
+    first, last = min(rounds), max(rounds)
+    return f" since round {first:,}" + ("" if first == last else f", the last of them since round {last:,}")
 
 
 def _order(one: Standing) -> tuple[bool, int, int, str]:
