@@ -121,6 +121,7 @@ def test_hanse_show_tells_it(tmp_path: Path) -> None:
     found = CliRunner().invoke(app, ["show", str(folder), "--json"])
     assert found.exit_code == 0, found.output
     assert "robust_accuracy" in json.dumps(json.loads(found.output))
+    assert "robust accuracy" in CliRunner().invoke(app, ["show", str(folder)]).output
 
 
 class TestChecks:

@@ -193,9 +193,8 @@ class TestRefusals:
             ResidentTrainer(make_task("lstm", "float32")).check(leg)
 
     def test_whole_numbers_that_the_task_takes_as_they_come(self) -> None:
-        module = nn.Linear(2, 3)
+        perturbs = Perturbs(nn.Linear(2, 3), nn.functional.cross_entropy, torch.no_grad())
         with pytest.raises(TaskError, match=r"whole numbers \(torch.int64\)"):
-            perturbs = Perturbs(module, nn.functional.cross_entropy, torch.no_grad())
             perturbs(FAST, torch.zeros(4, 2, dtype=torch.int64), torch.zeros(4), stream(0, "x"))
 
     def test_a_loss_that_does_not_look_at_the_inputs(self) -> None:
