@@ -9,7 +9,8 @@ from hanse.rounds.history import History, RoundRecord
 def robust_in_words(history: History) -> str:
     """What the newest model that was measured on moved inputs comes to; empty where none was.
 
-    >>> robust_in_words(History(rounds=(RoundRecord(round=3, central={"accuracy": 0.9, "robust_accuracy": 0.5}),)))
+    >>> record = RoundRecord(round=3, central={"accuracy": 0.9, "robust_accuracy": 0.5})
+    >>> robust_in_words(History(rounds=(record,), objective=("accuracy", "max")))
     'robust accuracy 50.0 %, accuracy 90.0 %, on the test set after round 3'
     """
     name = f"robust_{history.objective[0]}"
