@@ -24,6 +24,7 @@ from hanse.rounds.history import Comparison, History, RunRecord
 from hanse.rounds.landing import landing_of
 from hanse.rounds.privacy.spending import PrivacyAccount, account_of
 from hanse.rounds.profile import profile_of
+from hanse.rounds.robust_words import robust_in_words
 from hanse.rounds.secure_sum import secure_sum_in_words
 from hanse.rounds.standouts import judged, named_in_short
 
@@ -152,6 +153,9 @@ def run_summary(run: RunRecord, *, privacy: PrivacyAccount | None = None) -> Ren
     out = named_in_short(judged(run.history))
     if out:
         facts.insert([label for label, _ in facts].index("updates lost"), ("stood out", out))
+    robust = robust_in_words(run.history)
+    if robust:
+        facts.insert([label for label, _ in facts].index("updates lost"), ("inputs moved", robust))
     if privacy is not None:
         at = [label for label, _ in facts].index("time")
         facts[at:at] = spent_lines(privacy)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from hanse.core.adversarial import Perturbation
 from hanse.core.corrections import GradientCorrection, numbers_of, rescales, uploads_of
 from hanse.core.errors import SettingError
 from hanse.core.example_privacy import ExamplePrivacy
@@ -42,6 +43,8 @@ class LocalWork:
       correction: What the strategy adds to each gradient, or None.
       objective: What the strategy adds to the loss of each batch, made of what models find in it, or None. The loss
         that a client tells holds it.
+      adversarial: Moves the inputs of each batch, before its step, to where the loss at the current weights is larger,
+        so that the model learns to withstand that; or None. The loss that a client tells is that of the moved ones.
       stepping: A local step of the strategy's own in the place of a gradient and the optimiser's rule, or None. It uses
         the optimiser's learning rate, `max_grad_norm` bounds each of its gradients, and where it draws several batches
         an epoch has that many times fewer steps.
@@ -69,6 +72,7 @@ class LocalWork:
     schedule: Schedule = field(default_factory=Constant)
     correction: GradientCorrection | None = None
     objective: LocalObjective | None = None
+    adversarial: Perturbation | None = None
     stepping: Stepping | None = None
     upload: Upload = "delta"
     sends: Literal["change", "model"] = "change"
@@ -93,10 +97,12 @@ class LocalWork:
             raise SettingError("trains", f"must be a list of at least one pattern, got {self.trains!r}")
         self._check_upload()
         self._check_legs()
+        self._check_adversarial()
         if self.stepping is not None:
             asked = {
                 "correction": self.correction is not None,
                 "objective": self.objective is not None,
+                "adversarial": self.perturbation is not None,
                 "trains": self.trains != EVERYTHING,
                 "accumulate": self.accumulate > 1,
                 "upload": self.upload != "delta",
@@ -111,6 +117,11 @@ class LocalWork:
             return (self,)
         before = [leg.work for leg in self.legs if leg.when == "before"]
         return (*before, replace(self, legs=()), *(leg.work for leg in self.legs if leg.when == "after"))
+
+    @property
+    def perturbation(self) -> Perturbation | None:
+        """`adversarial`, where it moves anything at all."""
+        return None if self.adversarial is None or self.adversarial.idle else self.adversarial
 
     @property
     def keeps(self) -> tuple[str, ...]:
@@ -202,6 +213,21 @@ class LocalWork:
                 "legs",
                 f"move the weights too, and {type(beside).__name__} reckons with what the main work alone made of them",
                 hint="let the legs stand beside (keeps = true), or leave them out",
+            )
+
+    def _check_adversarial(self) -> None:
+        if self.perturbation is None:
+            return
+        if self.objective is not None:
+            raise SettingError(
+                "adversarial",
+                f"moves the inputs of each batch, and `{type(self.objective).__name__}` compares what models find in "
+                "them as they are",
+                hint="leave one of them out; gradient corrections, such as FedProx's, go with `adversarial`",
+            )
+        if self.upload != "delta":
+            raise SettingError(
+                "adversarial", f'moves the inputs of local steps, and upload = "{self.upload}" takes none'
             )
 
     def _check_upload(self) -> None:

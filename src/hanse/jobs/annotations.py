@@ -17,6 +17,7 @@ from hanse.jobs.registry import Kind
 SEAMS: Mapping[str, Kind] = {
     "hanse.aggregators.robust.mixing:Mixer": "mixer",
     "hanse.aggregators.robust.rule:Rule": "rule",
+    "hanse.core.adversarial:Perturbation": "perturbation",
     "hanse.core.corrections.correction:GradientCorrection": "correction",
     "hanse.core.objectives:LocalObjective": "objective",
     "hanse.core.optimizers:Optimizer": "optimizer",

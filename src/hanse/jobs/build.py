@@ -54,6 +54,7 @@ _NEEDS: Mapping[Kind, tuple[str, ...]] = {
     "objective": ("keeps", "layer", "term"),
     "optimizer": ("init", "update"),
     "partition": ("__call__",),
+    "perturbation": ("share", "idle", "num_gradients", "perturbed"),
     "preprocess": ("apply", "local_statistics"),
     "rule": ("fewest", "combine"),
     "schedule": ("factor",),

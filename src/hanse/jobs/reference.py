@@ -45,6 +45,7 @@ _TITLES: Mapping[Kind, str] = {
     "schedule": "Schedules: `strategy.local.schedule`",
     "correction": "Corrections: `strategy.local.correction`",
     "objective": "Objectives: `strategy.local.objective`",
+    "perturbation": "Perturbations: `strategy.local.adversarial` and `evaluate.robust`",
     "stepping": "Local steps: `strategy.local.stepping`",
     "cohort": "Cohorts: `cohort`",
     "staleness": "Staleness weights: `federation.staleness`",

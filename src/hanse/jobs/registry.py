@@ -31,6 +31,7 @@ Kind = Literal[
     "objective",
     "optimizer",
     "partition",
+    "perturbation",
     "preprocess",
     "rule",
     "schedule",
@@ -144,6 +145,10 @@ NAMES: Mapping[Kind, Mapping[str, str]] = {
         "sgd": "hanse.core.optimizers:SGD",
     },
     "partition": PARTITIONERS,
+    "perturbation": {
+        "fgsm": "hanse.core.adversarial:FGSM",
+        "pgd": "hanse.core.adversarial:PGD",
+    },
     "preprocess": {
         "scale": "hanse.data.preprocessing:Scale",
         "standardize": "hanse.data.preprocessing:Standardize",
@@ -255,6 +260,7 @@ GROUPS: Mapping[Kind, str] = {
     "objective": "hanse.objectives",
     "optimizer": "hanse.optimizers",
     "partition": "hanse.partitioners",
+    "perturbation": "hanse.perturbations",
     "preprocess": "hanse.preprocessing",
     "rule": "hanse.rules",
     "schedule": "hanse.schedules",

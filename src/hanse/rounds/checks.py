@@ -97,6 +97,20 @@ def check_fresh(strategy: Strategy[Any], federation: FederationSettings) -> None
         )
 
 
+def check_no_test_set(evaluate: EvaluateSettings) -> None:
+    """Whether a run can do without a test set at the server, as a federation's must.
+
+    Raises:
+      SettingError: It can not.
+    """
+    if evaluate.robust is not None:
+        raise SettingError(
+            "evaluate.robust",
+            "is measured on the server's own test set, and a coordinator has no examples",
+            hint="leave it out here, and measure in a simulation of the job",
+        )
+
+
 def check_asynchronous(
     pipeline: Pipeline, federation: FederationSettings, cohort: Selector, evaluate: EvaluateSettings | None = None
 ) -> None:

@@ -8,9 +8,16 @@ from typing import Any
 
 from hanse.core.grouped import Grouped
 from hanse.core.messages import EvaluatePhase, Statistics
+from hanse.core.params import Params
 from hanse.core.protocols import Personalises, ServerState, Strategy
 from hanse.data.federated import SplitName
-from hanse.rounds.evaluation import FederatedScores, clients_to_evaluate, hidden_scores, score_clients
+from hanse.rounds.evaluation import (
+    CentralEvaluation,
+    FederatedScores,
+    clients_to_evaluate,
+    hidden_scores,
+    score_clients,
+)
 from hanse.rounds.hidden_numbers import AddsNumbers, Exchange
 from hanse.rounds.history import Metrics, RoundRecord
 from hanse.rounds.round_groups import measured_groups
@@ -125,16 +132,26 @@ class Measuring:
 
     def _centrally(self, state: ServerState, statistics: Statistics) -> tuple[Metrics | None, dict[str, Metrics]]:
         """Metrics on the server's test set; of several models the mean of all, and each one's."""
-        task, measure, strategy = self._parts.task, self._parts.central, self._parts.strategy
+        measure, strategy = self._parts.central, self._parts.strategy
         if measure is None or not self._settings.evaluate.central:
             return None, {}
         if not isinstance(strategy, Grouped):
-            return task.metrics(measure(state.params, statistics)), {}
+            return self._whole(measure, state.params, statistics), {}
         found: dict[str, Metrics] = {}
         for name, params in strategy.models(state).items():
-            found[name] = task.metrics(measure(params, statistics))
+            found[name] = self._whole(measure, params, statistics)
         names = next(iter(found.values()), {})
         return {name: sum(metrics[name] for metrics in found.values()) / len(found) for name in names} or None, found
+
+    def _whole(self, measure: CentralEvaluation, params: Params, statistics: Statistics) -> Metrics:
+        """One model's metrics on the server's test set, as it is and with its inputs moved."""
+        task, robust = self._parts.task, self._parts.robust
+        found = dict(task.metrics(measure(params, statistics)))
+        if robust is not None:
+            moved = task.metrics(robust(params, statistics))
+            names = dict.fromkeys(("accuracy", "loss", task.objective[0]))
+            found |= {f"robust_{name}": moved[name] for name in names if name in moved}
+        return found
 
     def _success(self, state: ServerState, statistics: Statistics) -> Metrics:
         """How often the model does what an attacker wants, where a backdoor is simulated."""

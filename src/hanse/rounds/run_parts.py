@@ -59,6 +59,7 @@ class RunParts:
       journal: Makes rounds durable.
       population: Everybody who may be selected.
       central: Measures on the server's test set, or None where there is none.
+      robust: Measures on the same, its inputs moved against the model, or None where nobody asks for it.
       held_out: Names of the parts that clients keep back from training.
       federation: What is done about late updates.
       spans: Told what the loop does, where a profile is wanted.
@@ -80,6 +81,7 @@ class RunParts:
     journal: Journal
     population: Population
     central: CentralEvaluation | None = None
+    robust: CentralEvaluation | None = None
     held_out: frozenset[str] = frozenset()
     federation: FederationSettings = field(default_factory=FederationSettings)
     spans: Spans = NO_SPANS

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hanse.core.adversarial import Perturbation
 from hanse.core.errors import SettingError
 from hanse.rounds.selection import Everyone, Selector
 from hanse.rounds.staleness import PolynomialStaleness, Staleness
@@ -24,6 +25,9 @@ class EvaluateSettings:
         examples and are at most 1,000, else 1,000 of them; 100 where a secure sum adds up what they measure.
       split: Which part of the clients' data is reported. Where clients keep a validation part back,
         it is measured too, and models are compared on it.
+      robust: Measure the official test set a second time, all inputs moved so against the model, by its own gradients;
+        ``robust_accuracy`` and ``robust_loss`` then stand among its metrics. None does not. The accuracy is an upper
+        bound: a stronger perturbation may do more.
     """
 
     every: int = 1
@@ -31,12 +35,22 @@ class EvaluateSettings:
     central: bool = True
     clients: int | Literal["auto", "all", "cohort", "none"] = "auto"
     split: Literal["train", "validation", "test"] = "test"
+    robust: Perturbation | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise SettingError("every", f"must be at least 1 round, got {self.every}")
         if isinstance(self.clients, int) and self.clients < 1:
             raise SettingError("clients", f'must be at least 1, "auto", "all", "cohort" or "none", got {self.clients}')
+        if self.robust is None:
+            return
+        if not self.central:
+            raise SettingError("robust", "is measured on the official test set, and central = false measures none")
+        if self.robust.share != 1:
+            raise SettingError(
+                "robust",
+                f"moves every example that a model is measured on; its share must be 1, got {self.robust.share}",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

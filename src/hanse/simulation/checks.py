@@ -17,6 +17,7 @@ from hanse.rounds.smaller_model import check_smaller_model
 from hanse.simulation.attack.run import check_attack
 from hanse.simulation.clock.checks import check_clock
 from hanse.simulation.parts import Simulation
+from hanse.simulation.robustness import check_robustness
 from hanse.trainers.auto import make_trainer
 
 _CHECKED_CLIENTS = 20  # whose examples are tried on the model before a run; the others fail by name, if they do
@@ -36,7 +37,15 @@ def check_simulation(simulation: Simulation) -> None:
         problems, given = [problem], replace(simulation, privacy=None)
     parts = given.strategy, given.task, given.pipeline, given.settings, given.population()
     problems += problems_of_parts(*parts, has_root=given.dataset.root is not None)
-    for check in (_check_seconds, _check_trainer, _check_stragglers, _check_samples, check_clock, check_attack):
+    for check in (
+        _check_seconds,
+        _check_trainer,
+        _check_stragglers,
+        _check_samples,
+        check_clock,
+        check_attack,
+        check_robustness,
+    ):
         try:
             check(given)
         except HanseError as problem:

@@ -43,6 +43,7 @@ from hanse.simulation.device_memory import with_fitting_width
 from hanse.simulation.engine import EngineSettings, RuntimeFactory, open_transport
 from hanse.simulation.parts import Simulation, bind_task
 from hanse.simulation.pool import PoolTransport, by_workers
+from hanse.simulation.robustness import robust_evaluation
 from hanse.simulation.stop_signal import stop_on_signal
 from hanse.simulation.stragglers import StragglingTransport
 from hanse.simulation.trainer_choice import warm_up, with_chosen_trainer
@@ -246,6 +247,7 @@ class _Attempt:
                 population=simulation.population(),
                 federation=simulation.federation,
                 central=self._central(transport),
+                robust=robust_evaluation(simulation),
                 held_out=simulation.dataset.held_out,
                 spans=self._spans,
                 privacy=self._privacy,

@@ -111,6 +111,10 @@ class IFCA:
             raise SettingError("averaging", f'must be "models" or "gradients", got {self.averaging!r}')
         if self.start not in ("models", "clients"):
             raise SettingError("start", f'must be "models" or "clients", got {self.start!r}')
+        if self.averaging == "gradients" and self.local.perturbation is not None:
+            raise SettingError(
+                "local.adversarial", 'moves the inputs of local steps, and averaging = "gradients" takes none'
+            )
         if self.local.remembers and self.clusters > 1:
             raise SettingError(
                 "local", "has clients keep vectors, and these would be of another model once a client goes over to one"

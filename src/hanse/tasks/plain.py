@@ -43,6 +43,7 @@ def refuse_gradient_work(work: LocalWork, who: str) -> None:
         "a gradient instead of a delta": work.upload != "delta",
         "a correction of each gradient": any(piece.correction is not None for piece in pieces),
         "a term of the loss on what the model finds in a batch": any(piece.objective is not None for piece in pieces),
+        "inputs moved by gradients (`adversarial`)": any(piece.perturbation is not None for piece in pieces),
         "local steps of its own (`stepping`)": any(piece.stepping is not None for piece in pieces),
         "a bound on gradients (`max_grad_norm`)": any(piece.max_grad_norm is not None for piece in pieces),
         "gradients averaged over batches (`accumulate`)": any(piece.accumulate > 1 for piece in pieces),

@@ -6,7 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hanse.core.adversarial import Perturbation
 from hanse.core.errors import JobError, SettingError, TaskError, did_you_mean
+from hanse.core.messages import Sums
+from hanse.core.params import Params
+from hanse.data.examples import Examples
 from hanse.trainers.base import Trainer
 from hanse.trainers.numerics import set_numerics
 
@@ -122,6 +126,32 @@ def make_trainer(
         f"the trainer `{chosen}` needs {needs}, which task `{getattr(task, 'name', task)}` does not offer",
         hint='leave trainer.use at "standard"',
     )
+
+
+def make_robustness(
+    task: Any, settings: TrainerSettings, perturbation: Perturbation, *, seed: int
+) -> Callable[[Params, Callable[[], Examples]], Sums]:
+    """What measures a task's models on examples whose inputs are moved; see `hanse.trainers.robustness`.
+
+    Raises:
+      TaskError: The task shows no gradients, or its inputs can't be moved.
+      JobError: The device is not there.
+    """
+    if not (hasattr(task, "module") and hasattr(task, "tensors")):
+        raise TaskError(
+            f"robust accuracy needs the gradients of a torch module, and task `{getattr(task, 'name', task)}` trains "
+            "by itself and shows none",
+            hint="leave `robust` out, or take a task with a PyTorch model",
+        )
+    import torch
+
+    from hanse.trainers.memory import kept_data
+    from hanse.trainers.robustness import Robustness
+
+    torch.set_num_threads(settings.threads)
+    device, precision = settings.device, settings.precision
+    set_numerics(device, precision)
+    return Robustness(task, perturbation, seed=seed, device=device, precision=precision, cache_bytes=kept_data(device))
 
 
 def _torch_trainer(

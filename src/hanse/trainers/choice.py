@@ -43,7 +43,7 @@ def worth_compiling(task: Any, work: LocalWork, num_steps: float) -> tuple[Use, 
     if compiler() is None:
         return "standard", "there is no C++ compiler on this machine"
     untouched = work.upload == "delta" and work.accumulate == 1 and work.trains == EVERYTHING
-    if not untouched or work.example_privacy or work.objective or work.stepping:
+    if not untouched or work.example_privacy or work.objective or work.perturbation or work.stepping:
         return "standard", "such work is not compiled"
     from torch import nn
 

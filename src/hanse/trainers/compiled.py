@@ -66,6 +66,9 @@ class CompiledSteps:
         if work.objective is not None:
             self._refuse("objective", "a term of the loss that looks at representations is not compiled")
             return None
+        if work.perturbation is not None:
+            self._refuse("adversarial training", "batches whose inputs are moved before each step are not compiled")
+            return None
         if not has_lanes(work.optimizer) or work.accumulate > 1:
             self._refuse("work", "this optimiser or accumulated batches are not compiled")
             return None

@@ -83,7 +83,7 @@ def is_plain(work: LocalWork) -> bool:
     simple = type(rule) is SGD and not rule.momentum and not rule.weight_decay
     bare = work.max_grad_norm is None and work.example_privacy is None
     alone = work.objective is None and work.stepping is None and (work.correction is None or is_steady(work.correction))
-    return simple and bare and alone and work.accumulate == 1
+    return simple and bare and alone and work.accumulate == 1 and work.perturbation is None
 
 
 def weighted_mean(losses: Sequence[Tensor | float], counts: list[int]) -> float:

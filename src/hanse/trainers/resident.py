@@ -27,12 +27,13 @@ from hanse.core.params import Params, ParamSpec
 from hanse.core.randomness import derive_seed
 from hanse.data.examples import Examples
 from hanse.tasks.global_generator import seeded
+from hanse.trainers.adversarial import PerturbedBatches, refuse_unmovable
 from hanse.trainers.base import Key, LocalFailure, LocalJob, LocalResult, Part
 from hanse.trainers.batches import passes
 from hanse.trainers.chain import Chain
 from hanse.trainers.contexts import Contexts, FindFacts, Finished
 from hanse.trainers.dense_pass import DensePass
-from hanse.trainers.device_data import DeviceData
+from hanse.trainers.device_data import Batches, DeviceData
 from hanse.trainers.divergence import refuse_non_finite
 from hanse.trainers.evaluator import Evaluator
 from hanse.trainers.fast_steps import ClientSteps, FastSteps, WholePasses
@@ -127,6 +128,7 @@ class ResidentTrainer:
             written=[one for one in (native, chained) if one is not None],
             autocast=self._autocast,
         )
+        self._perturbed = PerturbedBatches(self._module, task.loss, self._autocast)
         self._rows = RowReader(task, cache_bytes=cache_bytes)
         has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self._module.modules())
         self.data = DeviceData(task, self._device, cache_bytes=cache_bytes, join_lone=has_batch_norm)
@@ -135,15 +137,18 @@ class ResidentTrainer:
         )
 
     def check(self, work: LocalWork) -> None:
-        """Any work will do, but for what example privacy can't go with, unknown layers, and steppings in float16.
+        """Any work will do, but for what example privacy can't go with, unknown layers, and a few things in float16.
 
         Raises:
           TaskError: Work with example privacy, and something that would not keep it; an objective asks for a layer that
-            is not there; a stepping in float16; second derivatives of a model that is not linear.
+            is not there; a stepping or a perturbation in float16, or one of tokens; second derivatives of a model
+            that is not linear.
         """
         for piece in work.pieces:
             if piece.objective is not None:
                 representation_layer(self._module, piece.objective.layer)
+            if piece.perturbation is not None:
+                refuse_unmovable(self._task, self._precision)
             if piece.upload == "newton":
                 LinearModel.of(self._module, self._task.loss)
             if piece.stepping is not None and self._precision == "float16":
@@ -317,7 +322,11 @@ class ResidentTrainer:
         if work.objective is not None:  # batches then bring the places of their examples in place of targets
             loss_of = self._loss_with(work.objective, job, data)
             data = data[0], torch.arange(len(data[0]), device=self._device)
-        steps = islice(self.data.steps(work, *data, job.seed), work.num_steps(len(data[0]), share=job.share))
+        steps: Iterator[Batches] = islice(
+            self.data.steps(work, *data, job.seed), work.num_steps(len(data[0]), share=job.share)
+        )
+        if work.perturbation is not None:
+            steps = self._perturbed(work.perturbation, steps, job.seed)
         plain, entire, drift = is_plain(work), work.trains == EVERYTHING, None
         if plain and contexts is not None:
             drift = contexts.drift(lr)

@@ -51,9 +51,9 @@ Done = dict[int, LocalResult | LocalFailure]
 class VectorisedTrainer:
     """Trains up to `width` clients at once.
 
-    What can't be done side by side (models with buffers, random layers, optimisers of one's own, accumulated batches)
-    is done by a resident trainer, and said once. Frozen parameters are the lanes' in common, and lie on the device
-    once.
+    What can't be done side by side (models with buffers, random layers, optimisers of one's own, accumulated batches,
+    adversarial training) is done by a resident trainer, and said once. Frozen parameters are the lanes' in common, and
+    lie on the device once.
 
     Args:
       task: Makes the module, the tensors and the loss.
@@ -138,6 +138,8 @@ class VectorisedTrainer:
             self._tell("the model has buffers, or hooks on its parameters")
         elif work.example_privacy is not None:
             self._tell("steps with example privacy have the examples of one client side by side")
+        elif work.perturbation is not None:
+            self._tell("adversarial training moves the inputs of one client's batch at a time")
         elif not has_lanes(work.optimizer) or work.accumulate > 1 or work.upload != "delta":
             self._tell("such work is not done side by side")
         else:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from hanse.core.adversarial import gradients_per_batch
 from hanse.core.errors import HanseError, RefusedError
 from hanse.core.local_work import LocalWork
 from hanse.federation.client.packages import hash_of
@@ -151,7 +152,9 @@ class Policy:
 def _gradients(work: LocalWork) -> int:
     """How many times as much work as a step of one gradient a step is, or an epoch of such."""
     accumulated = 1 if work.steps is None else work.accumulate  # of an epoch, all batches count as it is
-    return accumulated * max(1, int(getattr(work.stepping, "batch_gradients", 1)))
+    return (
+        accumulated * gradients_per_batch(work.adversarial) * max(1, int(getattr(work.stepping, "batch_gradients", 1)))
+    )
 
 
 def _path(kind: Kind, name: str) -> str | None:

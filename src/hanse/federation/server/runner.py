@@ -27,7 +27,7 @@ from hanse.jobs.job import job_from_values
 from hanse.jobs.parts import build_parts
 from hanse.privacy.event_json import event_to_dict
 from hanse.privacy.ledger import PrivacyLedger
-from hanse.rounds.checks import check_asynchronous, check_fresh, check_seconds
+from hanse.rounds.checks import check_asynchronous, check_fresh, check_no_test_set, check_seconds
 from hanse.rounds.event_log import strict_json
 from hanse.rounds.pace import asked_at_once
 from hanse.rounds.privacy.run import forget_keys, scope_of
@@ -106,6 +106,7 @@ class Runner:
         check_fresh(parts.strategy, parts.federation)
         check_asynchronous(parts.pipeline, parts.federation, parts.settings.cohort, parts.settings.evaluate)
         check_seconds(parts.settings.cohort, "measured")
+        check_no_test_set(parts.settings.evaluate)
         content = json.dumps(parts.table, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
         table = json.loads(content)
         wanted = Run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from hanse.core.adversarial import gradients_per_batch
 from hanse.core.errors import SettingError
 from hanse.core.local_work import LocalWork
 
@@ -69,10 +70,12 @@ class Devices:
 def examples_worked(work: LocalWork, num_examples: int) -> int:
     """How many examples a client goes through, each counted as often as it is; legs included.
 
+    Where inputs are moved against the model, each gradient that this takes of an example counts as one more.
+
     >>> examples_worked(LocalWork(epochs=2, batch_size=10), 25), examples_worked(LocalWork(steps=3, batch_size=10), 25)
     (50, 30)
     """
-    return sum(_worked(part, num_examples) for part in work.pieces)
+    return sum(_worked(part, num_examples) * gradients_per_batch(part.adversarial) for part in work.pieces)
 
 
 def _worked(work: LocalWork, num_examples: int) -> int:

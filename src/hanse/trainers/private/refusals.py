@@ -58,6 +58,11 @@ def _refuse_work(work: LocalWork, precision: str) -> None:
             "representations is no part of",
             hint="leave the local objective out; a gradient correction, such as FedProx's, will do",
         )
+    if work.perturbation is not None:
+        raise TaskError(
+            "example privacy clips the gradient of each example by itself, and `adversarial` moves whole batches first",
+            hint='leave `adversarial` out, or hide clients instead of examples: unit = "client"',
+        )
     if precision not in ("float32", "tf32"):
         raise TaskError(
             f"example privacy needs norms that are right, and {precision} rounds and scales what they are made of",
