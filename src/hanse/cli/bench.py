@@ -36,9 +36,7 @@ def robustness(
     rules: Annotated[
         str | None, typer.Option(help="Some, as krum,nearest_neighbours+krum.", show_default="all")
     ] = None,
-    attacks: Annotated[
-        str | None, typer.Option(help="Some, as sign_flip,backdoor.", show_default="all")
-    ] = None,
+    attacks: Annotated[str | None, typer.Option(help="Some, as sign_flip,backdoor.", show_default="all")] = None,
     shares: Annotated[str, typer.Option(help="Of the clients, that attack; a table each.")] = "0.2,0.4",
     partitions: Annotated[str, typer.Option(help="Who holds what; a table each.")] = "iid,dirichlet",
     rounds: Annotated[int | None, typer.Option(help="Of each run.", show_default="what suits the data")] = None,
