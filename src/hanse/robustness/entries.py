@@ -59,7 +59,7 @@ _ATTACKS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("sign_flip", {"scale": 5.0}),
     ("scaled", {"factor": -10.0}),
     ("gaussian_noise", {"stddev": 2.0}),
-    ("alie", {"z": 8.0}),
+    ("alie", {"z": 12.0}),
     ("ipm", {"epsilon": 10.0}),
     ("fang", {}),
     ("min_max", {}),
