@@ -31,6 +31,7 @@ OUTSIDE = {
     "hanse.plots": {"matplotlib", "numpy"},
     "hanse.privacy": {"dp_accounting", "numpy", "scipy"},
     "hanse.report": {"jinja2", "markupsafe", "numpy", "tomli_w"},
+    "hanse.robustness": set(),
     "hanse.rounds": {"numpy", "safetensors", "sqlalchemy"},
     "hanse.secagg": {"cryptography", "numpy"},
     "hanse.simulation": {"numpy", "ray", "threadpoolctl"},

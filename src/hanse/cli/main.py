@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from hanse.cli.access import access
 from hanse.cli.audit import audit
+from hanse.cli.bench import bench
 from hanse.cli.check import check
 from hanse.cli.compare import compare
 from hanse.cli.data import data
@@ -106,6 +107,7 @@ _FEDERATED: tuple[Callable[..., int | None], ...] = (
 for _command in _LOCAL:
     app.command(name=_command.__name__)(_command)
 app.add_typer(data, name="data", cls=_Commands)
+app.add_typer(bench, name="bench", cls=_Commands)
 for _command in _FEDERATED:
     app.command(name=_command.__name__)(_command)
 app.add_typer(site, name="site", cls=_Commands)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import errno
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from hanse.core.errors import MissingExtraError, StorageError, StorageFullError
+from hanse.core.errors import StorageError, StorageFullError
 from hanse.core.units import format_bytes, format_count, format_seconds, plural
 from hanse.plots.partition import Holdings
+from hanse.report.page_template import page_template
 from hanse.report.section import Section
 from hanse.report.sections import build_sections, headline
 from hanse.report.toml import to_toml
@@ -68,20 +68,8 @@ def render_report(
     Raises:
       MissingExtraError: matplotlib or jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError("the HTML report", extra="report") from error
-    environment = Environment(
-        loader=PackageLoader("hanse.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["unbroken"] = _unbroken
     sections = build_sections(run, partition, privacy)
-    return environment.get_template("report.html.jinja").render(
+    return page_template("report.html.jinja").render(
         run=run,
         headline=headline(run),
         facts=_facts(run),
@@ -110,11 +98,6 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
     if abandoned:
         facts.append(("Abandoned", plural(abandoned, "round")))
     return facts
-
-
-def _unbroken(text: str) -> str:
-    """The text with each figure kept on one line with its unit."""
-    return re.sub(r"(?<=\d) (?=(points|[kMGTP]?B|m?s|min|h)\b|%)", "\N{NO-BREAK SPACE}", text)
 
 
 def _contents(sections: Sequence[Section]) -> list[tuple[str, str]]:

@@ -1,0 +1,1 @@
+"""The robustness table: every attack against every rule, simulated on one small data set."""
