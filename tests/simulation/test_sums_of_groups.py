@@ -134,7 +134,7 @@ def test_fewer_groups_than_the_rule_needs_are_not_combined() -> None:
 
 
 def test_more_groups_than_clients_are_refused() -> None:
-    with pytest.raises(PipelineError, match="9 clients a round can't be in 10 groups|no sum of fewer than"):
+    with pytest.raises(PipelineError, match=r"9 clients a round can't be in 10 groups|no sum of fewer than"):
         run(simulation(groups(groups=10)))
 
 

@@ -63,7 +63,10 @@ def test_every_model(name: str) -> None:
     assert (replayed.built, replayed.calls, replayed.notes) == (1, 12, [])  # the short batch of each pass is not
 
 
-COMPILED = ("momentum", "nesterov", "decay", "adam", "adamw", "clipped", "proximal", "all", "one-by-one", "steps")
+COMPILED = (
+    *("momentum", "nesterov", "decay", "adam", "adamw", "clipped"),
+    *("proximal", "proximal-momentum", "proximal-adam", "all", "one-by-one", "steps"),
+)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +81,36 @@ def test_every_kind_of_work(name: str, model: str) -> None:
     assert relative(start + result.delta, wanted) < 1e-9
     assert result.num_steps == steps
     assert replayed.calls > 0
+
+
+class ScaledSums(nn.Module):
+    """Sums with an alpha, in place and not, in the model itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(6, 6, bias=False), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.add(self.inner(x), x, alpha=0.3)
+        return self.outer(torch.tanh(torch.sub(hidden, x.cos(), alpha=2).add_(x, alpha=-0.5)))
+
+
+def test_no_scaled_sum_reaches_the_compiler() -> None:
+    # it would make one product of `A B + alpha C` and forget alpha
+    graphs: list[fx.GraphModule] = []
+
+    def build(graph: fx.GraphModule, flat: Sequence[Tensor]) -> Callable[[list[Tensor]], list[Tensor]]:
+        graphs.append(graph)
+        return lambda tensors: list(graph(*tensors))
+
+    work, textbook = WORKS["proximal-momentum"]
+    task, examples = module_task(ScaledSums, dtype="float64"), data("table")
+    start = task.init_params(seed=3)
+    wanted, _, _ = replace(textbook, task=task).train(work, start, examples)
+    result = train_one(ResidentTrainer(task, fast=partial(CompiledSteps, build=build)), work, job(examples, start))
+    assert relative(start + result.delta, wanted) < 1e-9
+    (graph,) = graphs
+    assert not [node for node in graph.graph.nodes if node.kwargs.get("alpha", 1) != 1]
 
 
 def wide() -> nn.Module:
@@ -287,3 +320,22 @@ class TestCompiled:
             np.testing.assert_array_equal(again.delta.numpy(), result.delta.numpy())
             assert notes == []
         assert len(list((tmp_path / "compiled").glob("*.so"))) == 2
+
+    @pytest.mark.parametrize(
+        ("name", "model"),
+        [
+            *((name, "mlp") for name in ("adamw", "clipped", "proximal", "proximal-momentum", "proximal-adam")),
+            ("proximal-momentum", "cnn"),
+        ],
+    )
+    def test_kinds_of_work_agree(self, name: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(artefacts.CACHE, str(tmp_path))
+        work, textbook = WORKS[name]
+        task, examples, notes = make_task(model, "float64"), data(MODELS[model][1]), list[str]()
+        start = task.init_params(seed=3)
+        wanted, _, _ = replace(textbook, task=task).train(work, start, examples)
+        trainer = ResidentTrainer(task, fast=partial(CompiledSteps, note=notes.append))
+        result = train_one(trainer, work, job(examples, start))
+        assert relative(start + result.delta, wanted) < 1e-9
+        assert notes == []
+        assert len(list((tmp_path / "compiled").glob("*.so"))) == 1

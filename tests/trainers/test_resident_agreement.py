@@ -173,6 +173,18 @@ WORKS: dict[str, tuple[LocalWork, Textbook]] = {
         ("adamw", {"optimizer": AdamW(lr=0.01)}, lambda p: torch.optim.AdamW(p, lr=0.01), {}),
         ("clipped", {"max_grad_norm": 0.2}, SGD_TENTH, {"max_grad_norm": 0.2}),
         ("proximal", {"correction": Proximal(mu=0.7)}, SGD_TENTH, {"mu": 0.7}),
+        (
+            "proximal-momentum",
+            {"optimizer": SGD(lr=0.1, momentum=0.9, weight_decay=0.1), "correction": Proximal(mu=0.7)},
+            lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
+            {"mu": 0.7},
+        ),
+        (
+            "proximal-adam",
+            {"optimizer": Adam(lr=0.01), "correction": Proximal(mu=0.7)},
+            lambda p: torch.optim.Adam(p, lr=0.01),
+            {"mu": 0.7},
+        ),
         ("accumulate", {"accumulate": 3}, SGD_TENTH, {}),
         ("accumulate-clipped", {"accumulate": 2, "max_grad_norm": 0.1}, SGD_TENTH, {"max_grad_norm": 0.1}),
         ("all", {"batch_size": "all"}, SGD_TENTH, {}),

@@ -209,11 +209,34 @@ def _recorded(function: Callable[..., Any], flat: Sequence[Tensor]) -> fx.GraphM
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            recorded: fx.GraphModule = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*flat)
+            recorded: fx.GraphModule = make_fx(
+                function, decomposition_table=_SCALED_SUMS, tracing_mode="fake", _allow_non_fake_inputs=True
+            )(*flat)
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0][:200]
         raise TaskError(f"the model can't be recorded as a graph: {type(error).__name__}: {first}") from error
     return recorded
+
+
+def _added(plain: Callable[[Tensor, Any], Tensor]) -> Callable[..., Any]:
+    """`a + alpha b` as a product and a sum.
+
+    Inductor makes `A B + alpha C` one call of `addmm` and forgets alpha (its pattern `add(mm, inp)` in PyTorch 2.13
+    looks at no keyword), so that no sum with an alpha may reach it.
+    """
+
+    def added(left: Tensor, right: Any, *, alpha: float = 1) -> Any:
+        return NotImplemented if alpha == 1 else plain(left, right * alpha)
+
+    return added
+
+
+_SCALED_SUMS = {
+    _aten.add.Tensor: _added(_aten.add.Tensor),
+    _aten.add_.Tensor: _added(_aten.add_.Tensor),
+    _aten.sub.Tensor: _added(_aten.sub.Tensor),
+    _aten.sub_.Tensor: _added(_aten.sub_.Tensor),
+}
 
 
 def _code(recorded: fx.GraphModule) -> str:
