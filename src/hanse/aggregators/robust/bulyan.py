@@ -56,6 +56,8 @@ def _one_after_another(squared_distances: np.ndarray, attackers: int, count: int
 def mean_near_median(block: np.ndarray, count: int) -> np.ndarray:
     """`[w]` in float64: of each column the mean of the `count` values nearest its median.
 
+    Of two that are equally near the smaller counts.
+
     Args:
       block: `[m, w]`.
       count: In [1, m].
@@ -66,8 +68,9 @@ def mean_near_median(block: np.ndarray, count: int) -> np.ndarray:
     ordered = np.sort(np.ascontiguousarray(block.T), axis=1).astype(np.float64)
     rows = ordered.shape[1]
     middle = (ordered[:, (rows - 1) // 2] / 2 + ordered[:, rows // 2] / 2)[:, None]
-    lowest, highest = ordered[:, : rows - count + 1], ordered[:, count - 1 :]
-    start = np.argmin(np.maximum(middle - lowest, highest - middle), axis=1)[:, None]  # they stand side by side
+    # they stand side by side: the window moves up while the value it would lose is farther than the one it would gain
+    farther = middle - ordered[:, : rows - count] > ordered[:, count:] - middle
+    start = np.count_nonzero(farther, axis=1)[:, None]
     place = np.arange(rows)
     inside = (place >= start) & (place < start + count)
     return np.asarray(np.add.reduce(ordered, axis=1, where=inside) / count)
