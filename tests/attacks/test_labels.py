@@ -90,3 +90,10 @@ def test_refused(settings: dict[str, float]) -> None:
         LabelFlip(**settings)
     with pytest.raises(SettingError, match="must be in"):
         NoisyLabels(share=-0.5)
+
+
+@pytest.mark.parametrize("boost", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_boost_that_is_no_factor_is_refused(boost: float) -> None:
+    for attack in (LabelFlip, NoisyLabels):
+        with pytest.raises(SettingError, match="boost: must be more than 0 and finite"):
+            attack(boost=boost)

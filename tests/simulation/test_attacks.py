@@ -100,6 +100,23 @@ def test_a_poisoned_client_trains_on_what_it_has_poisoned() -> None:
     assert np.allclose(one_round(attacked), one_round(by_hand), atol=1e-6)
 
 
+def test_a_boost_multiplies_what_a_poisoned_client_sends() -> None:
+    honest, plain = one_round(simulation(None)), one_round(simulation(LabelFlip()))
+    own = federation().client("site-1")
+    flipped = replace(own, train=Examples(own.train.x, 1 - own.train.y))
+    poisoned = one_round(replace(simulation(None), dataset=FederatedDataset.from_clients({"site-1": flipped})))
+    boosted = one_round(simulation(LabelFlip(boost=4.0)))
+    assert np.allclose(boosted - plain, 3 / 5 * poisoned, atol=1e-6)
+    assert not np.allclose(plain, honest, atol=1e-3)
+
+
+def test_without_a_boost_a_poisoned_client_sends_what_it_encoded() -> None:
+    pipeline = Pipeline(stages=(TopK(share=0.5), Quantize(bits=4)))
+    given = simulation(LabelFlip(), pipeline=pipeline)
+    uncrafted = simulation(Relabels(), pipeline=pipeline)
+    np.testing.assert_array_equal(one_round(given), one_round(uncrafted))
+
+
 def test_nobody_is_hostile_before_the_attack_begins_or_after_its_end() -> None:
     members = Members(clients=("site-1",), from_round=2, until_round=2)
     records = run(simulation(SignFlip(), members, settings=RoundSettings(rounds=3, seed=2))).history.rounds
@@ -177,6 +194,13 @@ def test_a_backdoor_is_measured_on_examples_that_are_not_of_its_class() -> None:
 
 
 @dataclass(frozen=True)
+class Relabels:
+    """Poisons as `LabelFlip` does, and crafts nothing."""
+
+    def poison(self, examples: Examples, **told: Any) -> Examples:
+        return LabelFlip().poison(examples, **told)
+
+
 class Nothing:
     """Neither crafts nor poisons."""
 

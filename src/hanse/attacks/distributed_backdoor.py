@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from hanse.attacks.attack import Knowledge, Seen
-from hanse.attacks.known import multiple
+from hanse.attacks.boosted import Boosted
 from hanse.attacks.planted import Planted
 from hanse.attacks.trigger import Corner
 from hanse.core.errors import SettingError
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistributedBackdoor(Planted):
+class DistributedBackdoor(Boosted, Planted):
     """Member i trains on examples with piece `i mod k` of the trigger alone; its success is measured with the whole.
 
     What each member does is further from a whole backdoor than a central attacker's is, and harder to find.
@@ -52,19 +49,9 @@ class DistributedBackdoor(Planted):
         super().__post_init__()
         if self.pieces < 1:
             raise SettingError("pieces", f"must be at least 1, got {self.pieces}")
-        if not 0 < self.boost < math.inf:
-            raise SettingError("boost", f"must be more than 0 and finite, got {self.boost}")
-
-    @property
-    def knows(self) -> Knowledge:
-        """Its own update."""
-        return "own"
+        self.check_boost()
 
     def mask(self, shape: tuple[int, ...], *, member: int, num_members: int) -> np.ndarray:
         """The member's piece, as a mask of an input of that shape."""
         pieces = min(self.pieces, max(1, num_members), self.trigger.num_parts())
         return self.trigger.piece(shape, member % pieces, pieces)
-
-    def craft(self, seen: Seen) -> Sequence[np.ndarray]:
-        """As `Crafts.craft`."""
-        return [multiple(self.boost, own) for own in seen.own]

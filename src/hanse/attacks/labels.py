@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hanse.attacks.boosted import Boosted
 from hanse.attacks.counts import check_share, count_of
 from hanse.core.errors import PipelineError, SettingError
 from hanse.data.examples import Examples
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelFlip:
+class LabelFlip(Boosted):
     """Members train on examples of one class as if they were of another; without classes named, all are mirrored.
 
     Mirrored: class y of K becomes K − 1 − y. With a target alone, every example is taken for it.
@@ -21,6 +22,7 @@ class LabelFlip:
       source: Class whose examples are relabelled, ≥ 0; None for all of them.
       target: Class they get, ≥ 0; None for the mirrored one.
       share: Of the examples concerned, in [0, 1], how many.
+      boost: What a member's update is multiplied by, > 0.
 
     References:
       Tolpegin, Truex, Gursoy, Liu 2020, "Data poisoning attacks against federated learning systems", ESORICS (from
@@ -32,8 +34,10 @@ class LabelFlip:
     source: int | None = None
     target: int | None = None
     share: float = 1.0
+    boost: float = 1.0
 
     def __post_init__(self) -> None:
+        self.check_boost()
         for name, value in (("source", self.source), ("target", self.target)):
             if value is not None and value < 0:
                 raise SettingError(name, f"must be at least 0, got {value}")
@@ -59,16 +63,19 @@ class LabelFlip:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoisyLabels:
+class NoisyLabels(Boosted):
     """A share of each member's examples gets another class, at random and uniformly: carelessness rather than malice.
 
     Args:
       share: Of the examples, in [0, 1].
+      boost: What a member's update is multiplied by, > 0.
     """
 
     share: float = 0.5
+    boost: float = 1.0
 
     def __post_init__(self) -> None:
+        self.check_boost()
         check_share("share", self.share)
 
     def poison(

@@ -62,10 +62,10 @@ _ATTACKS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("alie", {"z": 12.0}),
     ("ipm", {"epsilon": 10.0}),
     ("fang", {}),
-    ("min_max", {}),
-    ("label_flip", {}),
-    ("noisy_labels", {"share": 1.0}),
-    ("free_rider", {}),
+    ("min_max", {"perturbation": "unit"}),
+    ("label_flip", {"boost": 5.0}),
+    ("noisy_labels", {"share": 1.0, "boost": 10.0}),
+    ("free_rider", {"noise": 1.0}),
 )
 _MIXED = ("nearest_neighbours+multi_krum", "nearest_neighbours+trimmed_mean")
 _RULE_SETTINGS: Mapping[str, Mapping[str, Any]] = {"centred_clipping": {"radius": 0.5}}

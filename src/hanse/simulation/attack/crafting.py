@@ -36,7 +36,7 @@ class Crafting:
         self._seed = seed
 
     def __call__(self, phase: TrainPhase, updates: Sequence[Update], hostile: frozenset[str]) -> Mapping[str, Update]:
-        """What hostile clients send, by client.
+        """What hostile clients send in place of what they trained, by client.
 
         Args:
           phase: What was asked.
@@ -71,7 +71,9 @@ class Crafting:
                 rng=stream(self._seed, "attack", phase.round, *(names if alone else ())),
                 rule=in_force(pipeline.aggregator, mine[0], phase.round) if honest else None,
             )
-            for update, vector in zip(party, self._attack.craft(seen), strict=True):
+            for update, own, vector in zip(party, seen.own, self._attack.craft(seen), strict=True):
+                if vector is own:
+                    continue  # what it trained, as it was encoded
                 sent = np.asarray(vector, dtype=update.delta.spec.dtype)
                 found[update.client] = self._encoded(pipeline, replace(update, delta=update.delta.with_vector(sent)))
         return found
