@@ -2,8 +2,8 @@
 
     python -m benchmarks.anomaly_scores --seeds 5
 
-Digits (1,437 examples for training) shared out by Dir(0.3) among 20 clients, all of them in each of 15 rounds, under
-the coordinate-wise median; watched by the settings that stand as defaults. Flags count for each client and round, from
+Digits, 100 of them the server's, shared out by Dir(0.3) among 20 clients, all of them in each of 15 rounds, under the
+coordinate-wise median; watched by the settings that stand as defaults. Flags count for each client and round, from
 the first round in which means count on; the other columns count the clients that three flags or more would have sent
 into quarantine.
 """
@@ -27,7 +27,7 @@ ATTACKS: Mapping[str, str] = {
 JOB = """
 name = "watched"
 rounds = 15
-data = { use = "digits", partition = { use = "dirichlet", clients = 20, alpha = 0.3, min_size = 10 } }
+data = { use = "digits", root = 100, partition = { use = "dirichlet", clients = 20, alpha = 0.3, min_size = 10 } }
 task = { use = "classification", model = { use = "mlp", hidden = [64] } }
 strategy = { use = "fedavg", local = { epochs = 2, batch_size = 16, optimizer = { use = "sgd", lr = 0.1 } } }
 evaluate = { clients = "none", initial = false }

@@ -42,13 +42,16 @@ def test_the_section() -> None:
     assert section is not None
     assert section.lead == "1 of 2 clients stood out; it is not asked any more since round 2."
     assert len(section.plots) == 2
-    (table,) = section.tables
-    assert table.head[1:5] == ("Judged", "Stood out", "In rounds", "Not asked since")
-    assert table.rows == (
-        ("b", "1", "1", "1", "2", "125", "−0.25", "0.50", "50.0 %", "its norm is 125 times the median client's"),
-        ("a", "2", "", "", "", "1.00", "−0.25", "0.50", "75.0 %", ""),
+    reasons, scores = section.tables
+    assert reasons.head[1:4] == ("Stood out", "In rounds", "Not asked since")
+    assert reasons.rows == (("b", "1", "1", "2", "its norm is 125 times the median client's"),)
+    assert reasons.words == {0, 4}
+    assert scores.head[1:] == ("Judged", "Norm", "Direction", "Likeness", "Weight")
+    assert scores.rows == (
+        ("b", "1", "125", "−0.25", "0.50", "50.0 %"),
+        ("a", "2", "1.00", "−0.25", "0.50", "75.0 %"),
     )
-    assert table.strong == {(0, 2)}
+    assert scores.strong == {(0, 0)}
     assert "Loss" not in " ".join(section.text)
 
 
@@ -56,14 +59,16 @@ def test_there_is_none_without_scores_and_no_column_without_weights() -> None:
     assert standouts_section(run(scores=False)) is None
     section = standouts_section(run(weight=None))
     assert section is not None
-    assert "Weight" not in section.tables[0].head
+    assert "Weight" not in section.tables[-1].head
 
 
 def test_what_the_simulation_knows_is_told() -> None:
     section = standouts_section(run(job={"attack": MEMBERS}))
     assert section is not None
     assert section.text[0] == "Of 1 client that the simulation has attack, 1 stood out; so did no honest one."
-    assert [row[1] for row in section.tables[0].rows] == ["hostile", "honest"]
+    reasons, scores = section.tables
+    assert [row[1] for row in scores.rows] == ["hostile", "honest"]
+    assert (reasons.rows[0][1], reasons.words) == ("hostile", {0, 5})
     wrong = standouts_section(run(job={"attack": {**MEMBERS, "members": {"clients": ["a"]}}}))
     assert wrong is not None
     assert wrong.text[0].endswith("0 stood out; so did 1 honest one.")

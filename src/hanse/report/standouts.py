@@ -15,6 +15,7 @@ from hanse.rounds.standouts import Standing, judged, scored, standouts_in_words
 
 MOST_ROWS = 400
 """So many clients get a row of their own."""
+_MOST_OPENED = 40
 
 _SCORES = (("norm", "Norm"), ("direction", "Direction"), ("likeness", "Likeness"), ("loss", "Loss"))
 _MEANING = (
@@ -47,7 +48,7 @@ def standouts_section(run: RunRecord) -> Section | None:
             picture(draw_standouts(run.history, hostile=hostile), "standouts"),
             picture(draw_scores(standings), "scores", titled=True),
         ),
-        tables=(_table(standings, hostile),),
+        tables=_tables(standings, hostile),
     )
 
 
@@ -83,29 +84,55 @@ def _found(standings: tuple[Standing, ...], hostile: frozenset[str]) -> str:
     return f"{told}; so did {plural(others, 'honest one') if others else 'no honest one'}."
 
 
-def _table(standings: tuple[Standing, ...], hostile: frozenset[str]) -> Table:
+def _tables(standings: tuple[Standing, ...], hostile: frozenset[str]) -> tuple[Table, ...]:
+    """Why clients stood out, and everybody's scores."""
+    shown = standings[:MOST_ROWS]
+    out = [one for one in shown if one.stood_out]
+    reasons = Table(
+        caption="Why they stood out",
+        head=("Client", *_truly_head(hostile), "Stood out", "In rounds", "Not asked since", "Why, the last time"),
+        rows=tuple(
+            (
+                one.client,
+                *_truly(one, hostile),
+                f"{len(one.flagged):,}" if one.flagged else "",
+                _from_to(one.flagged),
+                "" if one.left_out is None else f"{one.left_out + 1:,}",
+                one.reason,
+            )
+            for one in out
+        ),
+        words=frozenset({0, 4 + bool(hostile)}),
+        opened=len(out) <= _MOST_OPENED,
+    )
     scores = [(name, head) for name, head in _SCORES if any(name in one.means for one in standings)]
     weighed = any(one.weight is not None for one in standings)
-    head = ["Client", *(["Truly"] if hostile else []), "Judged", "Stood out", "In rounds", "Not asked since"]
-    head += [title for _, title in scores] + (["Weight"] if weighed else []) + ["Why it stood out last"]
-    rows = []
-    for one in standings[:MOST_ROWS]:
-        cells = [one.client, *(["hostile" if one.client in hostile else "honest"] if hostile else [])]
-        cells += [f"{one.judged:,}", f"{len(one.flagged):,}" if one.flagged else ""]
-        cells += [_from_to(one.flagged)]
-        cells += ["" if one.left_out is None else f"{one.left_out + 1:,}"]
-        cells += [_figure(one.means.get(name)) for name, _ in scores]
-        cells += [MISSING if one.weight is None else f"{100 * one.weight:.1f} %"] if weighed else []
-        rows.append((*cells, one.reason))
     cut = f" (the first {MOST_ROWS:,} of {len(standings):,})" if len(standings) > MOST_ROWS else ""
-    return Table(
-        caption=f"Each client, the most conspicuous first{cut}",
-        head=tuple(head),
-        rows=tuple(rows),
-        words=frozenset({0, len(head) - 1}),
-        opened=len(standings) <= 40,
-        strong=frozenset((row, 3 if hostile else 2) for row, one in enumerate(standings[:MOST_ROWS]) if one.stood_out),
+    everybody = Table(
+        caption=f"Each client's scores, the most conspicuous first{cut}",
+        head=("Client", *_truly_head(hostile), "Judged", *(title for _, title in scores), *["Weight"] * weighed),
+        rows=tuple(
+            (
+                one.client,
+                *_truly(one, hostile),
+                f"{one.judged:,}",
+                *(_figure(one.means.get(name)) for name, _ in scores),
+                *[MISSING if one.weight is None else f"{100 * one.weight:.1f} %"] * weighed,
+            )
+            for one in shown
+        ),
+        opened=len(standings) <= _MOST_OPENED,
+        strong=frozenset((row, 0) for row, one in enumerate(shown) if one.stood_out),
     )
+    return (reasons, everybody) if out else (everybody,)
+
+
+def _truly_head(hostile: frozenset[str]) -> tuple[str, ...]:
+    return ("Truly",) if hostile else ()
+
+
+def _truly(one: Standing, hostile: frozenset[str]) -> tuple[str, ...]:
+    return ("hostile" if one.client in hostile else "honest",) if hostile else ()
 
 
 def _from_to(rounds: tuple[int, ...]) -> str:

@@ -96,7 +96,7 @@ def test_a_rise_of_the_loss_is_flagged() -> None:
     memory: Memory = {}
     for _ in range(5):
         verdicts, memory = Watch().judge(
-            rows(*HONEST), ["a", "b", "c"], memory, losses=lambda: np.array([0.5, 0.6, 3.0])
+            rows(*HONEST), ["a", "b", "c"], memory, losses=lambda: np.array([0.5, 0.6, 5.0])
         )
     assert [bool(verdict.reason) for verdict in verdicts] == [False, False, True]
     assert "raises the loss on the server's examples" in verdicts[2].reason
