@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hanse.aggregators.hidden_sum import hidden_sum_of
 from hanse.aggregators.secure_sum import SecureSum
 from hanse.core.messages import ClientFailure, Phase, SumPhase
 from hanse.core.messages import Reply as CoreReply
@@ -121,7 +122,7 @@ class World:
     def rules(self, site: str, run: str) -> SumRules:
         return SumRules(
             run=run,
-            aggregator=self.pipeline.aggregator,  # type: ignore[arg-type]
+            aggregator=hidden_sum_of(self.pipeline.aggregator),
             bits=20,
             fewest_of=self.asked().fewest_of,
             tells=True,

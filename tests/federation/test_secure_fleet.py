@@ -58,6 +58,40 @@ def test_the_light_protocol_gives_the_same_bits_as_simulated(federation: Fleet, 
     check(federation, federation.submit(light), light)
 
 
+GROUPS: dict[str, Any] = {
+    "use": "sums_of_groups",
+    "groups": 2,
+    "rule": "median",
+    "attackers": 0,
+    "sum": {"use": "secure_sum", "min_survivors": 2, "threshold": 0.6},
+}
+GROUPED: dict[str, Any] = {  # six clients: sites open no sum of fewer than three
+    "data": {**SECURE["data"], "partition": {**SECURE["data"]["partition"], "clients": 6}},
+    "pipeline": {**SECURE["pipeline"], "aggregator": GROUPS},
+}
+
+
+def test_a_robust_rule_over_sums_of_groups_gives_the_same_bits_as_simulated(
+    federation: Fleet, job: dict[str, Any]
+) -> None:
+    grouped = {**job, **GROUPED, "name": "grouped"}
+    check(federation, federation.submit(grouped), grouped)
+
+
+def test_groups_of_clients_and_rounds_without_end_are_refused(federation: Fleet, job: dict[str, Any]) -> None:
+    buffered = {
+        **job,
+        **GROUPED,
+        "name": "grouped-and-buffered",
+        "cohort": {"use": "uniform", "size": 6},
+        "evaluate": {"clients": "none"},
+        "federation": {"stragglers": "buffer"},
+    }
+    card = federation.wait(federation.submit(buffered))
+    assert card.status == "failed"
+    assert "groups are of one round's clients" in card.reason
+
+
 def test_asynchronous_rounds_with_hidden_updates_finish(federation: Fleet, job: dict[str, Any]) -> None:
     buffered = {
         **job,

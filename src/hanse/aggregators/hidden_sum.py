@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from hanse.core.hidden_sums import Sign, Suits, SumAtClient, SumAtServer, Verify
 from hanse.core.random_bytes import RandomBytes
@@ -94,3 +94,45 @@ class HiddenSum(Protocol):
           HanseError: As `sum_at_server` does.
         """
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneSum:
+    """One of a round's sums.
+
+    Args:
+      clients: Who may be in it, of those who hold an answer.
+      least: How many must be.
+    """
+
+    clients: tuple[str, ...]
+    least: int
+
+
+@runtime_checkable
+class HidesInGroups(Protocol):
+    """An aggregator that adds a round's updates up in several hidden sums, one of each group of clients."""
+
+    @property
+    def sum(self) -> Any:
+        """What adds up each group's, a `HiddenSum`."""
+        ...
+
+    def smallest(self, cohort: int) -> int:
+        """Clients in the smallest group of a cohort."""
+        ...
+
+    def sums_of(self, holding: Sequence[str]) -> tuple[OneSum, ...]:
+        """A round's sums, of those of its clients who hold an update."""
+        ...
+
+    def together(self, totals: Sequence[Any]) -> Any:
+        """The accumulator of sums whose parts came, in the order of `sums_of`."""
+        ...
+
+
+def hidden_sum_of(aggregator: object) -> HiddenSum:
+    """What adds up: the aggregator itself, or what it adds up each group's updates by."""
+    found = aggregator.sum if isinstance(aggregator, HidesInGroups) else aggregator
+    assert isinstance(found, HiddenSum)  # as it hides replies
+    return found

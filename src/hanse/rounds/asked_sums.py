@@ -12,7 +12,7 @@ from hanse.core.messages import EvaluatePhase, Phase, StatisticsPhase, TrainPhas
 from hanse.core.protocols import Task
 from hanse.pipeline.pipeline import Pipeline
 from hanse.rounds.evaluation import clients_to_evaluate
-from hanse.rounds.secure_sum import cohort_size, fewest_updates, is_fitted_to_all
+from hanse.rounds.secure_sum import cohort_size, fewest_in_one_sum, fewest_updates, is_fitted_to_all
 from hanse.rounds.selection import Everyone, Poisson
 from hanse.rounds.settings import RoundSettings
 
@@ -38,7 +38,7 @@ class AskedSums:
     def fewest_of(self, phase: TrainPhase | EvaluatePhase | StatisticsPhase) -> int:
         """How many must be in the sum of the answers to a phase."""
         if isinstance(phase, TrainPhase):
-            return fewest_updates(self.pipeline, self.min_clients, max(phase.cohort, self._least_cohort))
+            return fewest_in_one_sum(self.pipeline, self.min_clients, max(phase.cohort, self._least_cohort))
         asked = self.num_clients if isinstance(phase, StatisticsPhase) else self._measuring
         return fewest_updates(self.pipeline, 1, asked)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from hanse.aggregators.hidden_round import SecretTotal
-from hanse.aggregators.hidden_sum import GivenSum, HiddenSum
+from hanse.aggregators.hidden_sum import GivenSum, HidesInGroups, OneSum, hidden_sum_of
 from hanse.aggregators.told_numbers import layout_of
 from hanse.core.errors import SpecMismatchError, SumAbandonedError
 from hanse.core.hidden_sums import SumAtServer, Verify
@@ -20,7 +20,7 @@ from hanse.core.sum_layout import Layout
 from hanse.pipeline.hidden import residue_bits
 from hanse.pipeline.pipeline import Pipeline
 from hanse.rounds.client_failure import failure
-from hanse.rounds.sum_diary import NoDiary, SumDiary
+from hanse.rounds.sum_diary import NoDiary, PartOfDiary, SumDiary
 from hanse.rounds.sum_names import name_of_sum
 from hanse.rounds.sums_over_transport import Exchange, SumOverTransport, WantedSum
 
@@ -60,7 +60,8 @@ def gather_updates(
 ) -> Iterator[Receipt | ClientFailure | Summed]:
     """Add up what clients hold, without opening it: a `Receipt` or failure for each, and the `Summed` that opens.
 
-    What is held of an earlier round counts once, as all else does; its receipt, or failure, is of that round.
+    What is held of an earlier round counts once, as all else does; its receipt, or failure, is of that round. Where
+    the aggregator hides updates in groups, each group's sum is gathered by itself, one after another.
 
     Args:
       sums: The run's.
@@ -99,23 +100,32 @@ def gather_updates(
         of_rounds=before,
         once=not pipeline.adds_numbers,
     )
-    found = sum_of_held(sums, pipeline, layout, wanted, tuple(alike.holding), exchange=exchange)
-    why = ""
-    try:
-        found.gather()
-    except SumAbandonedError as error:
-        why = error.message
-    failed |= found.lost
+    aggregator, holding = pipeline.aggregator, tuple(alike.holding)
+    groups = aggregator if isinstance(aggregator, HidesInGroups) else None
+    parts = (OneSum(clients=holding, least=least),) if groups is None else groups.sums_of(holding)
+    why: dict[str, str] = {}
+    totals = []
+    for place, part in enumerate(parts):
+        of_part = replace(sums, diary=PartOfDiary(sums.diary, place)) if groups is not None else sums
+        asked = replace(wanted, least=part.least)
+        found = sum_of_held(of_part, pipeline, layout, asked, part.clients, exchange=exchange)
+        try:
+            found.gather()
+        except SumAbandonedError as error:
+            why |= dict.fromkeys(part.clients, error.message)
+        failed |= found.lost
+        totals.append(SecretTotal(encoded, found, names, set(found.survivors)))
+    survivors = frozenset[str]().union(*(total.clients for total in totals))
     of_round = {**dict.fromkeys(order, number), **alike.holding}
     for client in (*order, *before):
-        if client in found.survivors:
+        if client in survivors:
             yield Receipt(client=client, round=of_round[client], num_examples=1, num_steps=1, nbytes=0)
         elif client in failed:
             yield replace(failed[client], round=of_round[client])
         else:  # it did all that was asked of it
-            yield ClientFailure(client=client, round=of_round[client], kind=ReplyFailure.SPARE, message=why or _BEGUN)
-    total = SecretTotal(encoded, found, names, set(found.survivors))
-    yield Summed(total)
+            told = why.get(client, _BEGUN)
+            yield ClientFailure(client=client, round=of_round[client], kind=ReplyFailure.SPARE, message=told)
+    yield Summed(totals[0] if groups is None else groups.together(totals))
 
 
 def sum_of_held(
@@ -137,8 +147,7 @@ def sum_of_held(
       holding: Who holds an answer.
       exchange: Asks clients.
     """
-    aggregator = pipeline.aggregator
-    assert isinstance(aggregator, HiddenSum)  # as it hides replies
+    aggregator = hidden_sum_of(pipeline.aggregator)
 
     def open_session(attempt: int, clients: Sequence[str], source: RandomBytes) -> SumAtServer:
         given = GivenSum(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from hanse.aggregators.hidden_round import SimulatesSums, SumRound, SumSizes, TakesTime
+from hanse.aggregators.hidden_sum import HidesInGroups, hidden_sum_of
 from hanse.aggregators.told_numbers import layout_of
 from hanse.core.errors import PipelineError
 from hanse.core.processors import usable_cores
@@ -190,6 +191,20 @@ def fewest_updates(pipeline: Pipeline, least: int, cohort: int) -> int:
     """How many updates of a cohort a sum needs; with fewer it is not opened."""
     survivors = getattr(pipeline.aggregator, "survivors", None) if pipeline.hides_replies else None
     return least if survivors is None else max(least, survivors(cohort))
+
+
+def fewest_in_one_sum(pipeline: Pipeline, least: int, cohort: int) -> int:
+    """How many updates must be in each of a round's sums: of the whole cohort, or of a group of it.
+
+    Args:
+      pipeline: Whose aggregator adds up.
+      least: Updates that a round must have.
+      cohort: How many are asked.
+    """
+    aggregator = pipeline.aggregator
+    if isinstance(aggregator, HidesInGroups):
+        return hidden_sum_of(aggregator).survivors(aggregator.smallest(cohort))
+    return fewest_updates(pipeline, least, cohort)
 
 
 def summed_securely(pipeline: Pipeline, number: int, cohort: Sequence[str], *, seed: int, least: int) -> Pipeline:

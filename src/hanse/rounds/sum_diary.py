@@ -164,6 +164,49 @@ class DiaryFile:
         self._values = changed
 
 
+class PartOfDiary:
+    """The pages of one of several sums of the same kind in a round, whichever was written of in between.
+
+    Args:
+      diary: The whole.
+      place: Which sum, from 0.
+    """
+
+    def __init__(self, diary: SumDiary, place: int) -> None:
+        self._diary = diary
+        self._place = place
+        self._begun: tuple[int, str] = (0, "")
+
+    def begin(self, round_number: int, purpose: str) -> None:
+        """As `SumDiary.begin`."""
+        self._begun = round_number, f"{purpose} {self._place}"
+        self._diary.begin(*self._begun)
+
+    def cohort(self, round_number: int, select: Callable[[], Sequence[str]]) -> tuple[str, ...]:
+        """As `SumDiary.cohort`: the round's."""
+        return self._diary.cohort(round_number, select)
+
+    def members(self, found: Mapping[str, int]) -> Mapping[str, int]:
+        """As `SumDiary.members`."""
+        return self._here().members(found)
+
+    def source(self, attempt: int) -> RandomBytes:
+        """As `SumDiary.source`."""
+        return self._here().source(attempt)
+
+    def taken(self, attempt: int, step: str) -> StepTaken | None:
+        """As `SumDiary.taken`."""
+        return self._here().taken(attempt, step)
+
+    def note(self, attempt: int, step: str, taken: StepTaken) -> None:
+        """As `SumDiary.note`."""
+        self._here().note(attempt, step, taken)
+
+    def _here(self) -> SumDiary:
+        self._diary.begin(*self._begun)
+        return self._diary
+
+
 def diary_path(ledger: Path, run: str) -> Path:
     """Where a coordinator keeps a run's diary: beside its ledger."""
     return ledger.parent / DIARIES / f"{run}.json"

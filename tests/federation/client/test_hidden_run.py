@@ -203,6 +203,12 @@ def hidden(**aggregator: Any) -> dict[str, Any]:
     return values | {"pipeline": {**HIDDEN["pipeline"], "aggregator": {"use": "secure_sum", **aggregator}}}
 
 
+def in_groups(**inner: Any) -> dict[str, Any]:
+    """Five clients a round, in a group of three and one of two."""
+    groups = {"groups": 2, "rule": "median", "attackers": 0, "sum": {"use": "secure_sum", "min_survivors": 2, **inner}}
+    return hidden(use="sums_of_groups", **groups) | {"cohort": {"use": "fixed", "clients": ["a", "b", "c", "d", "e"]}}
+
+
 @pytest.mark.parametrize(
     ("values", "sums", "words"),
     [
@@ -215,6 +221,12 @@ def hidden(**aggregator: Any) -> dict[str, Any]:
             {"min_cohort": 4},
             "a round has 3 clients",
         ),
+        (
+            in_groups(),
+            {"min_cohort": 4},
+            "a group of a round's clients has 2 clients; this site lets no sum of fewer than 4 be opened",
+        ),
+        (in_groups(active=False), {}, "`SecureSum` hides updates from a coordinator that follows the rules, and"),
     ],
 )
 def test_jobs_that_a_site_refuses_at_once(tmp_path: Path, values: Any, sums: dict[str, Any], words: str) -> None:

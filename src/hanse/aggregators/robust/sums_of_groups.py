@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from hanse.aggregators.hidden_round import SecretTotal, SimulatesSums, SumRound, SumSizes, in_a_round
+from hanse.aggregators.hidden_sum import OneSum
 from hanse.aggregators.robust.rows import Rows
 from hanse.aggregators.robust.rule import Rule, RuleRound, needs_root, remembers
 from hanse.aggregators.secure_sum import SecureSum
@@ -51,7 +52,8 @@ class SumsOfGroups:
     large groups and robustness many: n clients in g groups hide each among n / g, and stand f < g / 2 attackers.
 
     Groups are drawn anew in each round, from the job's seed, as equal in size as can be; all groups' means weigh alike.
-    A group of which too few answer is not opened and does not count. Simulated only: a coordinator refuses it.
+    A group of which too few answer is not opened and does not count. Between sites the groups' sums are gathered one
+    after another; who is in which group, a coordinator says, as it says who is in a round.
 
     Args:
       groups: g ≥ 1.
@@ -129,8 +131,26 @@ class SumsOfGroups:
 
     def survivors(self, cohort: int) -> int:
         """How many of a cohort's updates must be in the sums, if they come from as few groups as the rule needs."""
-        smallest = cohort // self.groups
-        return self._fewest * self._simulated.survivors(max(1, smallest))
+        return self._fewest * self._simulated.survivors(self.smallest(cohort))
+
+    def smallest(self, cohort: int) -> int:
+        """Clients in the smallest group of a cohort, at least 1."""
+        return max(1, cohort // self.groups)
+
+    def sums_of(self, holding: Sequence[str]) -> tuple[OneSum, ...]:
+        """The round's sums, of those who hold an update; raises `PipelineError` outside of a round."""
+        in_a_round(self._given, _USE)
+        return tuple(
+            OneSum(
+                clients=tuple(client for client in holding if client in group),
+                least=self._simulated.survivors(len(group)),
+            )
+            for group in map(frozenset, self._members)
+        )
+
+    def together(self, totals: Sequence[SecretTotal]) -> GroupTotals:
+        """The accumulator of sums whose parts came, in the order of `sums_of`."""
+        return GroupTotals(list(totals))
 
     def sizes(self, given: SumRound, layout: Layout, *, name_bytes: int) -> SumSizes:
         """What one client's messages come to, in the largest group; as `SimulatesSums.sizes`."""

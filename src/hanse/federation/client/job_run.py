@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hanse.aggregators.hidden_sum import HiddenSum
+from hanse.aggregators.hidden_sum import hidden_sum_of
 from hanse.core import messages as core
 from hanse.core.errors import DataError, HanseError, RefusedError
 from hanse.core.local_work import LocalWork
@@ -181,10 +181,9 @@ class JobRun:
         if self._held is None or self._held.run != run:
             peers, signer, aggregator = self.peers(), self._signer(), pipeline.aggregator
             federation = self._built().federation
-            assert isinstance(aggregator, HiddenSum)
             rules = SumRules(
                 run=name_for_sums(run, self._place.job_sha256, peers.digest),
-                aggregator=aggregator,
+                aggregator=hidden_sum_of(aggregator),
                 bits=residue_bits(runtime.stages, aggregator),
                 fewest_of=self._sums().fewest_of,
                 tells=runtime.adds_numbers,

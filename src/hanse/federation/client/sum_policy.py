@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from hanse.aggregators.hidden_sum import HidesInGroups, hidden_sum_of
 from hanse.aggregators.homomorphic_sum import HomomorphicSum
 from hanse.core.units import plural
 from hanse.federation.client.peers import Peers
@@ -46,7 +47,8 @@ class SumPolicy:
                 "the job shows the coordinator each client's update, and this site takes part in jobs alone that hide "
                 'them, as aggregator = { use = "secure_sum" } does'
             ]
-        found = self._trusting(aggregator, parts.federation.stragglers == "buffer") if table.active else []
+        buffered = parts.federation.stragglers == "buffer"
+        found = self._trusting(hidden_sum_of(aggregator), buffered) if table.active else []
         if 0 < cohort.sites < table.min_sites:
             found.append(
                 f"the run has {plural(cohort.sites, 'site')}; this site adds its updates to sums of at least "
@@ -54,7 +56,12 @@ class SumPolicy:
             )
         selector = parts.settings.cohort
         most = [n for n in (cohort.clients, cohort_size(selector), len(getattr(selector, "clients", ()))) if n]
-        if most and min(most) < table.min_cohort:
+        if most and isinstance(aggregator, HidesInGroups) and aggregator.smallest(min(most)) < table.min_cohort:
+            found.append(
+                f"a group of a round's clients has {plural(aggregator.smallest(min(most)), 'client')}; this site lets "
+                f"no sum of fewer than {table.min_cohort} be opened"
+            )
+        elif most and min(most) < table.min_cohort:
             found.append(
                 f"a round has {plural(min(most), 'client')}; this site lets no sum of fewer than {table.min_cohort} be "
                 "opened"

@@ -250,10 +250,9 @@ class LiveRun:
         """
         population = settled.population()
         found = list(problems_of_parts(parts.strategy, task, parts.pipeline, parts.settings, population))
-        if isinstance(parts.pipeline.aggregator, CombinesSums):
-            name = type(parts.pipeline.aggregator).__name__
-            told = f"pipeline.aggregator: between sites there is one sum of a round, and `{name}` opens several"
-            found.append(PipelineError(told, hint='use aggregator = { use = "secure_sum" }, or simulate the job'))
+        if isinstance(parts.pipeline.aggregator, CombinesSums) and parts.federation.stragglers == "buffer":
+            told = "pipeline.aggregator: groups are of one round's clients, and late updates are of none of them"
+            found.append(PipelineError(told, hint='use stragglers = "drop"'))
         if parts.attack is not None:
             told = "attack: hostile clients are simulated, and the sites of a federation are what they are"
             found.append(JobError(told, hint="leave [attack] out, or simulate the job: hanse run"))
