@@ -16,6 +16,7 @@ from hanse.aggregators.secure_sum import SecureSum
 from hanse.aggregators.sum import Sum
 from hanse.aggregators.told_numbers import layout_of
 from hanse.core.errors import PipelineError
+from hanse.core.judged_round import Memory
 from hanse.core.messages import Broadcast, ClientFailure, Held, Phase, SumMessage, SumPhase, TrainPhase, Update
 from hanse.core.messages import Reply as CoreReply
 from hanse.core.params import Params
@@ -59,8 +60,10 @@ class Committing(MemoryJournal):
 
     world: Slow
 
-    def commit(self, record: RoundRecord, state: ServerState, *, best_round: int | None) -> None:
-        super().commit(record, state, best_round=best_round)
+    def commit(
+        self, record: RoundRecord, state: ServerState, *, best_round: int | None, memory: Memory | None = None
+    ) -> None:
+        super().commit(record, state, best_round=best_round, memory=memory)
         late = {(update.client, update.round) for update in record.late}
         self.world.coordinator.work.commit("run", record.round, late)
         if (gate := self.world.gates.get(("after round", record.round))) is not None:
