@@ -203,6 +203,12 @@ def test_a_rule_that_remembers_has_one_aggregate_a_round() -> None:
     assert "several aggregates" in refusal(simulation(Inertia(), strategy=strategy, pipeline=pipeline))
 
 
+def test_the_servers_own_update_is_of_one_model() -> None:
+    strategy = IFCA(local=LOCAL, clusters=2)
+    pipeline = Pipeline(aggregator=Robust(rule=RootAlone(), attackers=1), weighting=strategy.weighting)
+    assert "a model of its own" in refusal(simulation(RootAlone(), root=20, strategy=strategy, pipeline=pipeline))
+
+
 def quarantining(clients: int) -> Simulation:
     """One of them is put into quarantine after its first round."""
     watched = Robust(rule=Krum(), attackers=1, watch=Watch(quarantine_after=1, smallest=0.0))
