@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from hanse.aggregators.mean import Mean
+from hanse.aggregators.robust.aggregator import Robust
+from hanse.aggregators.robust.columns import Median
 from hanse.core.aggregate import Aggregate
 from hanse.core.errors import RunError, TooFewClientsError
-from hanse.core.messages import ClientFailure, Phase, Reply, ReplyFailure, TrainPhase
+from hanse.core.messages import Broadcast, ClientFailure, Group, Phase, Reply, ReplyFailure, TrainPhase
 from hanse.core.params import Params
 from hanse.pipeline.pipeline import Pipeline
 from hanse.rounds.collector import Collector
@@ -70,6 +72,19 @@ def test_who_is_not_awaited_has_not_failed() -> None:
     collected = collecting.finish(min_clients=1)
     assert collected.not_awaited == ["a", "b"]
     assert [(f.client, f.kind) for f in collected.failures] == [("c", "deadline")]
+
+
+@pytest.mark.parametrize(("clients", "told"), [("aabb", "needs at least 3 updates"), ("aaab", "")])
+def test_a_round_whose_groups_are_all_too_small_says_so(clients: str, told: str) -> None:
+    groups = {name: Group(name=name, broadcast=Broadcast(make_params([0.0]))) for name in "ab"}
+    pipeline = Pipeline(aggregator=Robust(rule=Median(), attackers=1))
+    collecting = Collector(pipeline, SPEC, 4, lambda _: None, group_of=lambda update: groups[update.client[0]])
+    for i, name in enumerate(clients):
+        collecting.take(make_update([1.0], client=f"{name}{i}", round_number=4))
+    collected = collecting.finish(min_clients=1)
+    assert told in collected.too_few
+    assert bool(told) == bool(collected.too_few)
+    assert list(collected.groups) == ([] if told else ["a"])
 
 
 class Scalar:

@@ -10,9 +10,13 @@ import pytest
 
 from hanse.aggregators.robust.aggregator import Robust
 from hanse.aggregators.robust.columns import Median
+from hanse.aggregators.robust.krum import Krum
 from hanse.aggregators.robust.mixing import Bucketing, Mixer, NearestNeighbours
 from hanse.aggregators.robust.rows import Rows
 from hanse.aggregators.robust.rule import Combined, Rule, RuleRound
+from hanse.aggregators.robust.watch import Watch
+from hanse.attacks.members import Members
+from hanse.attacks.multiples import Scaled
 from hanse.core.errors import PipelineError
 from hanse.core.local_work import LocalWork
 from hanse.core.optimizers import SGD
@@ -27,6 +31,7 @@ from hanse.pipeline.quantize import Quantize
 from hanse.rounds.run_folder import new_run_folder
 from hanse.rounds.selection import Uniform
 from hanse.rounds.settings import RoundSettings
+from hanse.simulation.attack.placed import PlacedAttack
 from hanse.simulation.engine import EngineSettings
 from hanse.simulation.parts import Simulation, bind_task
 from hanse.simulation.simulate import SimulatedRun, run_simulation
@@ -196,3 +201,35 @@ def test_a_rule_that_remembers_has_one_aggregate_a_round() -> None:
     strategy = IFCA(local=LOCAL, clusters=2)
     pipeline = Pipeline(aggregator=Robust(rule=Inertia(), attackers=1), weighting=strategy.weighting)
     assert "several aggregates" in refusal(simulation(Inertia(), strategy=strategy, pipeline=pipeline))
+
+
+def test_the_servers_own_update_is_of_one_model() -> None:
+    strategy = IFCA(local=LOCAL, clusters=2)
+    pipeline = Pipeline(aggregator=Robust(rule=RootAlone(), attackers=1), weighting=strategy.weighting)
+    assert "a model of its own" in refusal(simulation(RootAlone(), root=20, strategy=strategy, pipeline=pipeline))
+
+
+def quarantining(clients: int) -> Simulation:
+    """One of them is put into quarantine after its first round."""
+    watched = Robust(rule=Krum(), attackers=1, watch=Watch(quarantine_after=1, smallest=0.0))
+    return simulation(
+        Krum(),
+        rounds=6,
+        dataset=federation(clients),
+        pipeline=Pipeline(aggregator=watched),
+        attack=PlacedAttack(attack=Scaled(factor=100.0), members=Members(clients=("client-0",))),
+    )
+
+
+def test_others_take_the_places_of_those_in_quarantine() -> None:
+    rounds = run(quarantining(clients=6)).history.rounds[1:]
+    caught = next(record.round for record in rounds if "client-0" in record.cohort)
+    assert caught < 6
+    assert all(len(record.cohort) == 5 and record.status == "finished" for record in rounds)
+    assert not any("client-0" in record.cohort for record in rounds[caught:])
+
+
+def test_a_round_that_quarantine_leaves_too_few_for_says_so() -> None:
+    rounds = run(quarantining(clients=5)).history.rounds
+    assert [record.status for record in rounds[1:]] == ["finished", *["abandoned"] * 5]
+    assert "there are 4; the model stays as it was; 1 client in quarantine" in rounds[2].note

@@ -91,13 +91,16 @@ class Cohorts:
             # what a history does not hold of earlier rounds, and what no two runs have alike
             self._learner.learn(replace(record, clients=(), seconds={}, profile={}))
 
-    def asked(self, number: int, rng: np.random.Generator, survey: Survey) -> Asked:
+    def asked(
+        self, number: int, rng: np.random.Generator, survey: Survey, *, without: frozenset[str] = frozenset()
+    ) -> Asked:
         """The cohort of a round.
 
         Args:
           number: The round.
           rng: For chance.
           survey: What candidates are asked, where the selector asks them.
+          without: Clients that are not selected; their places are others'.
 
         Raises:
           RunError: The selector names a client twice.
@@ -108,7 +111,7 @@ class Cohorts:
 
         def selected() -> tuple[str, ...]:
             nonlocal found
-            found = self._parted(self._selected(number, rng, working, survey), rng, num_working=len(working))
+            found = self._parted(self._selected(number, rng, working, survey, without), rng, num_working=len(working))
             return found.cohort
 
         cohort = self._held.asked(number, selected)
@@ -119,8 +122,15 @@ class Cohorts:
             )
         return replace(found, cohort=cohort)
 
-    def _selected(self, number: int, rng: np.random.Generator, working: frozenset[str], survey: Survey) -> Asked:
-        population, selector = self._population.without(working), self._selector
+    def _selected(
+        self,
+        number: int,
+        rng: np.random.Generator,
+        working: frozenset[str],
+        survey: Survey,
+        without: frozenset[str],
+    ) -> Asked:
+        population, selector = self._population.without(working | without), self._selector
         while isinstance(selector, Narrows):
             population = selector.narrowed(population, number, self._present())
             selector = selector.among

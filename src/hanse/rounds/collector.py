@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -214,9 +213,13 @@ class Collector:
         collected = self._collected
         collected.sums = add_sums(self._sums)
         if collected.num_updates >= min_clients and self._group_of is not None:
+            too_few = ""
             for name, total in self._by_group.items():
-                with suppress(TooFewClientsError):  # a group whose updates have no weight has no aggregate
+                try:
                     collected.groups[name] = replace(self._opened(total), sums=add_sums(total.sums))
+                except TooFewClientsError as error:  # no weight, or too few for a rule: its model stays as it was
+                    too_few = error.message
+            collected.too_few = "" if collected.groups else too_few
         elif collected.num_updates >= min_clients:
             before()
             try:

@@ -49,6 +49,12 @@ def check_judging(
             "keep vectors between rounds, which the server does not",
             hint="use a strategy such as fedavg, or another rule",
         )
+    if aggregator.needs_root and isinstance(strategy, Grouped):
+        raise PipelineError(
+            f"pipeline.aggregator: the rule compares updates with one of the server's own, and with {name} each group "
+            "has a model of its own, of which the server trains one alone",
+            hint="use a strategy such as fedavg, or another rule",
+        )
     if aggregator.remembers and isinstance(strategy, Grouped):
         raise PipelineError(
             f"pipeline.aggregator: the rule remembers what the last round gave, and with {name} each round gives "

@@ -26,6 +26,7 @@ from hanse.core.messages import (
 from hanse.core.params import Params
 from hanse.core.protocols import Judges, ServerState
 from hanse.core.randomness import stream
+from hanse.core.units import plural
 from hanse.rounds.clocked import Clocked
 from hanse.rounds.cohorts import Asked, Cohorts
 from hanse.rounds.collector import Collected
@@ -211,8 +212,8 @@ class _Loop:
         began = time.perf_counter()
         seed, privacy = self._settings.seed, parts.privacy
         rng = stream(seed, "cohort", number) if privacy is None else privacy.cohort_randomness(number)
-        asked = self._cohorts.asked(number, rng, self._survey(number, state))
-        asked = self._without_quarantined(asked)
+        out = self._quarantined()
+        asked = self._cohorts.asked(number, rng, self._survey(number, state), without=out)
         cohort = asked.cohort
         self._spent("select", began)
         if privacy is not None:
@@ -231,6 +232,8 @@ class _Loop:
         self._spent("train", began + collected.seconds)
         cohort = tuple(client for client in cohort if client not in collected.unasked)
         note = self._abandoned(number, collected, len(cohort))
+        if note and out:
+            note += f"; {plural(len(out), 'client')} in quarantine"
         if not note and collected.aggregate is not None:
             began = time.perf_counter()
             self._stages = parts.pipeline.next_states(self._stages, collected.aggregate)
@@ -283,21 +286,14 @@ class _Loop:
         with self._spans("evaluation"):
             return self._measured(record, state), state
 
-    def _without_quarantined(self, asked: Asked) -> Asked:
-        """Whom the round asks of those who were selected; who stood out again and again is not."""
+    def _quarantined(self) -> frozenset[str]:
+        """Clients that are not asked any more; who has come among them is told once."""
         aggregator = self._parts.pipeline.aggregator
         out = aggregator.quarantined(self._memory) if isinstance(aggregator, Judges) and self._memory else {}
-        if not out:
-            return asked
         for client in sorted(set(out) - self._told_of):
             self._emit(Noted(message=f"client `{client}` is not asked any more: {out[client]}"))
         self._told_of |= set(out)
-        reserves = asked.cohort[len(asked.cohort) - asked.reserves :]
-        return replace(
-            asked,
-            cohort=tuple(client for client in asked.cohort if client not in out),
-            reserves=sum(client not in out for client in reserves),
-        )
+        return frozenset(out)
 
     def _timed(self, record: RoundRecord) -> RoundRecord:
         """The record with what a simulated clock says."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from hanse.aggregators.robust.rows import Rows
 from hanse.aggregators.robust.rule import Rule, RuleRound
 from hanse.core.aggregate import Aggregate
 from hanse.core.errors import NonFiniteUpdateError, SettingError, TooFewClientsError
+from hanse.core.messages import Update
+from hanse.core.params import Params
 from hanse.testing.aggregator import check_aggregator
 from hanse.testing.fakes import make_update
 
@@ -245,6 +248,17 @@ def test_what_is_not_finite_never_reaches_a_rule(value: float) -> None:
     rows[2, 1] = value
     with pytest.raises(NonFiniteUpdateError):
         aggregated(Robust(rule=Median(), attackers=1), rows)
+
+
+@pytest.mark.parametrize("size", [1e101, 1e200, 1e308])
+def test_what_can_not_be_squared_never_reaches_a_rule(size: float) -> None:
+    rule = Robust(rule=Median(), attackers=1)
+    delta = Params.from_arrays({"w": np.array([size, -size, 1.0])})
+    update = Update(client="site-3", round=4, delta=delta, num_examples=1, num_steps=1)
+    with pytest.raises(NonFiniteUpdateError, match=r"round 4: client `site-3`: its delta is longer than 1e\+100"):
+        rule.accumulate(rule.zero(delta.spec), update, 1.0)
+    fine = replace(update, delta=Params.from_arrays({"w": np.array([1e99, -1e99, 1.0])}))
+    assert len(rule.accumulate(rule.zero(delta.spec), fine, 1.0).updates) == 1
 
 
 @pytest.mark.parametrize("make", [Median, TrimmedMean, lambda: TrimmedMean(trim=0.2)])

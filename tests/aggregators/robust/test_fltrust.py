@@ -61,3 +61,10 @@ def test_asks_for_a_root() -> None:
         check_aggregator(aggregator)
     with pytest.raises(PipelineError, match="none"):
         combine(FLTrust(), [[1.0]])
+
+
+@pytest.mark.parametrize("size", [5e-324, 1e-200])
+def test_what_is_next_to_nothing_has_no_trust(size: float) -> None:
+    found = combine(FLTrust(), [[size, 0.0], [2.0, 0.0]], dtype=np.float64, root=np.array([1.0, 0.0]))
+    np.testing.assert_allclose(found.vector, [1.0, 0.0])
+    np.testing.assert_array_equal(found.weights, [0.0, 0.5])

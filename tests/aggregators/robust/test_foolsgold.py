@@ -5,6 +5,7 @@ import pytest
 
 from hanse.aggregators.robust.aggregator import Robust
 from hanse.aggregators.robust.foolsgold import FoolsGold
+from hanse.aggregators.robust.mixing import Bucketing, Mixer, NearestNeighbours
 from hanse.core.errors import SettingError
 from hanse.core.judged_round import JudgedRound
 from hanse.testing.aggregator import check_aggregator
@@ -103,3 +104,9 @@ def test_the_aggregator_carries_histories() -> None:
 def test_settings_are_checked(settings: dict[str, float]) -> None:
     with pytest.raises(SettingError, match=next(iter(settings))):
         FoolsGold(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mixing", [Bucketing(), NearestNeighbours()])
+def test_it_takes_no_mixtures_for_they_are_of_no_one_client(mixing: Mixer) -> None:
+    with pytest.raises(SettingError, match="remembers those of each client"):
+        Robust(rule=FoolsGold(), attackers=1, mixing=mixing)

@@ -59,6 +59,23 @@ def test_nothing_overflows(dtype: type, size: float) -> None:
         np.testing.assert_allclose(rows.squared_distances[0, 1], 6 * (size / 4) ** 2, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("dtype", "least"), [(np.float16, 6e-8), (np.float32, 1e-45), (np.float64, 5e-324)])
+def test_the_least_numbers_are_scaled_to_no_infinity(dtype: type, least: float) -> None:
+    rows = rows_of([[least, 0.0, 0.0], [1.0, 2.0, 2.0]], dtype)
+    for found in (rows.gram, rows.squared_distances):
+        assert np.isfinite(found).all()
+    np.testing.assert_allclose(rows.squared_distances[0, 1], 9, rtol=1e-5)
+    alone = rows_of([[least, 0.0, 0.0]] * 3, dtype)
+    np.testing.assert_allclose(alone.gram, np.full((3, 3), float(dtype(least)) ** 2), rtol=1e-5)
+
+
+def test_mixtures_of_float16_lose_no_digits() -> None:
+    values = (RNG.standard_normal((100, 50)) + 1).astype(np.float16)
+    found = np.empty((1, 50), dtype=np.float32)
+    rows_of(values, np.float16).mixed(np.full((1, 100), 0.01)).block(slice(0, 50), out=found)
+    np.testing.assert_allclose(found[0], values.mean(axis=0, dtype=np.float64), atol=1e-6)
+
+
 def test_norms_of_stretches_of_unlike_size() -> None:
     row = np.ones(30_000, dtype=np.float32)
     row[:8192] = 3e20

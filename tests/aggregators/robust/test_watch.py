@@ -102,6 +102,41 @@ def test_a_rise_of_the_loss_is_flagged() -> None:
     assert "raises the loss on the server's examples" in verdicts[2].reason
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf, 1e36])
+def test_a_loss_out_of_all_proportion_is_flagged_and_spoils_no_other_mean(odd: float) -> None:
+    memory: Memory = {}
+    for _ in range(5):
+        verdicts, memory = Watch().judge(rows(*HONEST), list("abc"), memory, losses=lambda: np.array([0.5, 0.6, odd]))
+    assert [bool(verdict.reason) for verdict in verdicts] == [False, False, True]
+    assert all(np.isfinite(kept).all() for kept in memory.values())
+    for _ in range(120):  # and who sent it once is not flagged for ever
+        verdicts, memory = Watch().judge(rows(*HONEST), list("abc"), memory, losses=lambda: np.full(3, 0.5))
+    assert not any(verdict.reason for verdict in verdicts)
+
+
+def test_losses_of_which_none_is_a_number_say_nothing() -> None:
+    assert np.array_equal(scores_of(rows(*HONEST), np.full(3, np.nan))["loss"], np.zeros(3))
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e-30, 1e30])
+def test_scores_do_not_depend_on_the_unit(size: float) -> None:
+    found, wanted = scores_of(rows(*(np.array(HONEST) * size))), scores_of(rows(*HONEST))  # type: ignore[arg-type]
+    for name, values in wanted.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_clients_who_all_send_the_same_do_not_stand_out_by_rounding(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    row = rng.normal(size=1000)
+    assert reasons(Watch(), rows(*(row * scale for scale in rng.uniform(0.5, 2, size=7)))) == {}  # type: ignore[arg-type]
+
+
+def test_where_nobody_is_like_anybody_nobody_stands_out_by_it() -> None:
+    told = reasons(Watch(direction=-1.0), rows([1.0, 0.0], [-1.0, 1.0]))
+    assert told == {}
+
+
 def test_one_bad_round_among_good_ones_is_forgiven() -> None:
     watch, memory = Watch(settled=1, fading=1.0, twin=0.0), dict[str, np.ndarray]()
     away, again = rows(*HONEST, [4.5, 2.0], [-4.0, -3.0]), rows(*HONEST, [4.5, 2.0], [4.0, 2.5])

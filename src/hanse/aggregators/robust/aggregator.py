@@ -11,13 +11,15 @@ import numpy as np
 from hanse.aggregators.layouts import check_layout
 from hanse.aggregators.robust.mixing import Mixer
 from hanse.aggregators.robust.rows import Rows
-from hanse.aggregators.robust.rule import Rule, RuleRound, needs_root, remembers
+from hanse.aggregators.robust.rule import Rule, RuleRound, needs_root, remembers, remembers_clients
 from hanse.aggregators.robust.watch import Watch
 from hanse.core.aggregate import Aggregate
 from hanse.core.errors import NonFiniteUpdateError, PipelineError, SettingError, TooFewClientsError
 from hanse.core.judged_round import JudgedRound, Memory, Verdict
 from hanse.core.messages import Update
 from hanse.core.params import Params, ParamSpec
+
+_LONGEST = 1e100  # of a vector: products of two, their sums and quotients stay within float64
 
 
 @dataclass(slots=True)
@@ -66,6 +68,12 @@ class Robust:
         whole = isinstance(self.attackers, int)
         if self.attackers < 0 or (not whole and not self.attackers < 1):
             raise SettingError("attackers", f"must be a whole number ≥ 0, or a share in [0, 1), got {self.attackers}")
+        if self.mixing is not None and remembers_clients(self.rule):
+            raise SettingError(
+                "mixing",
+                f"mixes clients' updates, and rule `{type(self.rule).__name__}` remembers those of each client",
+                hint="leave mixing out, or take a rule such as multi_krum",
+            )
 
     @property
     def needs_all(self) -> bool:
@@ -137,13 +145,18 @@ class Robust:
 
         Raises:
           SpecMismatchError: It has another layout, or other vectors beside it than the first.
-          NonFiniteUpdateError: It holds NaN or an infinity.
+          NonFiniteUpdateError: It holds NaN or an infinity, or is longer than 1e100, which only float64 can be.
         """
         accumulator.check(update)
         for name, vector in {"delta": update.delta, **update.extras}.items():
             if not vector.is_finite():
                 raise NonFiniteUpdateError(
                     f"round {update.round}: client `{update.client}`: its {name} holds NaN or an infinity"
+                )
+            if not _can_be_squared(vector):
+                raise NonFiniteUpdateError(
+                    f"round {update.round}: client `{update.client}`: its {name} is longer than {_LONGEST:g}: nothing "
+                    "can be held against that"
                 )
         if weight > 0:
             accumulator.updates.append(update)
@@ -243,6 +256,14 @@ class _Layout:
             found[name] = Params(spec, vector[start : start + spec.size].astype(spec.dtype))
             start += spec.size
         return found
+
+
+def _can_be_squared(vector: Params) -> bool:
+    values = vector.numpy()
+    if values.itemsize < 8:  # float32 ends at 3e38
+        return True
+    with np.errstate(over="ignore"):
+        return bool(np.dot(values, values) <= _LONGEST**2)
 
 
 def _weighed(verdicts: Sequence[Verdict], weights: np.ndarray | None) -> tuple[Verdict, ...]:

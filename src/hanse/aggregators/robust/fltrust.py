@@ -10,6 +10,8 @@ from hanse.aggregators.robust.rows import Rows
 from hanse.aggregators.robust.rule import Combined, RuleRound
 from hanse.core.errors import PipelineError
 
+_NOTHING = 1e-100  # of a norm: float32 has none so small but 0, and in float64 its inverse and square stay in range
+
 
 @dataclass(frozen=True, kw_only=True)
 class FLTrust:
@@ -41,8 +43,10 @@ class FLTrust:
             raise PipelineError("rule `FLTrust` compares updates with one of the server's own, and there is none")
         length = float(Rows([given.root]).norms[0])
         norms = rows.norms
-        safe = np.where(norms > 0, norms, 1.0)
-        trust = np.zeros(len(rows)) if length == 0 else np.maximum(0.0, rows.products_with(given.root) / safe / length)
-        trust[norms == 0] = 0.0
+        some = norms > _NOTHING
+        safe = np.where(some, norms, 1.0)
+        trust = np.zeros(len(rows))
+        if length > _NOTHING:
+            trust[some] = np.maximum(0.0, rows.products_with(given.root) / safe / length)[some]
         weights = trust / (trust.sum() or 1.0) * (length / safe)
         return Combined(vector=rows.combined(weights), weights=weights, measured={"trusted": float((trust > 0).sum())})

@@ -48,6 +48,7 @@ class FoolsGold:
     """
 
     remembers = True
+    remembers_clients = True
 
     sketch: int = 4096
     confidence: float = 1.0

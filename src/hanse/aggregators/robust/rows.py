@@ -73,9 +73,10 @@ class Rows:
         if self._mix is None:
             parts: Iterable[np.ndarray] = (vector[columns] for vector in self._vectors)
         else:
-            mixed = np.asarray(self._mix.astype(self.dtype) @ Rows(self._vectors).block(columns))
+            wide = Rows(self._vectors).block(columns).astype(_working(self.dtype), copy=False)
+            mixed = np.asarray(self._mix.astype(wide.dtype) @ wide)
             if out is None:
-                return mixed
+                return mixed.astype(self.dtype, copy=False)
             parts = mixed
         found = np.empty((len(self), columns.stop - columns.start), dtype=self.dtype) if out is None else out
         for place, part in zip(found, parts, strict=True):
@@ -113,9 +114,10 @@ class Rows:
     def _products(self, centre: Callable[[slice, np.ndarray], np.ndarray] | None, size: float) -> np.ndarray:
         if self._mix is not None:
             return np.asarray(self._mix @ Rows(self._vectors)._products(centre, size) @ self._mix.T)
-        scales = _scales(np.maximum(self.norms, size))
+        working = _working(self.dtype)
+        scales = _scales(np.maximum(self.norms, size), working)
         plain, total = bool((scales == 1).all()), np.zeros((len(self), len(self)))
-        factors = scales.astype(_working(self.dtype))[:, None]
+        factors = scales.astype(working)[:, None]
         for columns, block in self.blocks():
             block = block.astype(factors.dtype, copy=False)
             middle = None if centre is None else centre(columns, block).astype(factors.dtype)
@@ -171,10 +173,11 @@ def _working(dtype: np.dtype[np.floating]) -> np.dtype[np.floating]:
     return np.result_type(dtype, np.float32)  # float16 has neither the range nor a fast product
 
 
-def _scales(norms: np.ndarray) -> np.ndarray:
-    """Powers of two that bring norms out of the ordinary to about 1; 1 for all others."""
+def _scales(norms: np.ndarray, dtype: np.dtype[np.floating]) -> np.ndarray:
+    """Powers of two that bring norms out of the ordinary to about 1, as far as `dtype` goes; 1 for all others."""
     ordinary = (norms == 0) | ((norms >= 1 / _PLAIN) & (norms <= _PLAIN))
-    return np.where(ordinary, 1.0, np.ldexp(1.0, -np.frexp(norms)[1]))
+    largest = np.finfo(dtype).maxexp - 1  # the inverse of the least number is out of range
+    return np.where(ordinary, 1.0, np.ldexp(1.0, np.minimum(-np.frexp(norms)[1], largest)))
 
 
 def _norm(vector: np.ndarray) -> float:

@@ -61,13 +61,18 @@ class Rule(Protocol):
         ...
 
     def combine(self, rows: Rows, given: RuleRound) -> Combined:
-        """The rows as one; there are `fewest(given.attackers)` of them or more, all finite."""
+        """The rows as one; there are `fewest(given.attackers)` of them or more, finite and no longer than 1e100."""
         ...
 
 
 def needs_root(rule: object) -> bool:
     """Whether a rule compares rows with an update of the server's own (`needs_root = True`)."""
     return bool(getattr(rule, "needs_root", False))
+
+
+def remembers_clients(rule: object) -> bool:
+    """Whether a rule carries something of each client, so that rows must be clients' (`remembers_clients = True`)."""
+    return bool(getattr(rule, "remembers_clients", False))
 
 
 def remembers(rule: object) -> bool:

@@ -17,7 +17,8 @@ SCORES = ("norm", "direction", "likeness", "loss")
 """Of each update: see `Watch`."""
 
 _KEPT = "watch."
-_TINY = 1e-12
+_MANY = 100.0  # times the rise of the loss that flags: what a rise counts for at most
+_RESOLVED = 2e-6  # what two cosines differ by at least, if they differ
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Watch:
         direction   cos(x_k, m)
         likeness    max_{j ≠ k} cos(x_k, x_j)
         loss        of the model that x_k is added to on the server's own examples, minus the median client's; where
-                    the server has examples
+                    the server has examples. NaN is a rise; none counts for more than a hundred times `loss`
 
     An update is flagged for its norm as it comes. The other scores differ much from round to round where clients hold
     unlike data, so what counts is each client's mean over the rounds that it took part in, old ones fading, and no
@@ -97,6 +98,9 @@ class Watch:
           losses: `[n]`: the loss of the model that each row is added to; None where the server has no examples.
         """
         found = scores_of(rows, None if losses is None else losses())
+        if "loss" in found:  # means go on over all later rounds: no single one is to decide them, least of all NaN
+            most = _MANY * self.loss
+            found["loss"] = np.clip(np.nan_to_num(found["loss"], nan=most), -most, most)
         kept = {name: array for name, array in memory.items() if name.startswith(_KEPT)}
         scores = [{name: float(values[i]) for name, values in found.items()} for i in range(len(rows))]
         histories = [
@@ -145,7 +149,7 @@ class Watch:
                 f"points away from the median update (mean cosine {mean['direction']:.2f})",
             ),
             (
-                settled and mean["likeness"] < self.alone * usual,
+                settled and usual > 0 and mean["likeness"] < self.alone * usual,
                 f"is like nobody else's (mean of its largest cosines {mean['likeness']:.2f}; {usual:.2f} is usual)",
             ),
             (
@@ -197,15 +201,27 @@ def scores_of(rows: Rows, losses: np.ndarray | None = None) -> dict[str, np.ndar
     median = Median().combine(rows, RuleRound(attackers=0, rng=np.random.default_rng(0))).vector
     length = float(np.linalg.norm(median))
     middle = float(np.median(norms))
-    cosines = rows.gram / np.maximum(np.outer(norms, norms), _TINY)
-    zero = norms <= _TINY
-    cosines[zero, :] = cosines[:, zero] = 0.0  # what has no direction is like nothing
+    cosines = _cosines(rows.gram, norms)
     np.fill_diagonal(cosines, -np.inf)
     found = {
-        "norm": norms / middle if middle > _TINY else np.ones(len(rows)),
-        "direction": rows.products_with(median) / np.maximum(norms * length, _TINY),
+        "norm": norms / middle if middle > 0 else np.ones(len(rows)),
+        "direction": rows.products_with(median) / _above_zero(norms) / (length or 1.0),
         "likeness": cosines.max(axis=1) if len(rows) > 1 else np.zeros(len(rows)),
     }
     if losses is not None:
-        found["loss"] = losses - np.median(losses)
+        finite = np.isfinite(losses)
+        found["loss"] = losses - np.median(losses[finite]) if finite.any() else np.zeros(len(rows))
     return found
+
+
+def _cosines(gram: np.ndarray, norms: np.ndarray) -> np.ndarray:
+    """`[n, n]`: of all pairs; what has no direction is like nothing, and what is all but 1 is 1."""
+    safe = _above_zero(norms)
+    found = gram / safe[:, None] / safe[None, :]
+    found[found > 1 - _RESOLVED] = 1.0
+    found[norms == 0, :] = found[:, norms == 0] = 0.0
+    return np.asarray(found)
+
+
+def _above_zero(norms: np.ndarray) -> np.ndarray:
+    return np.where(norms > 0, norms, 1.0)
