@@ -53,7 +53,7 @@ class Robust:
     Args:
       rule: Many rows into one.
       attackers: f: a number of clients of each round ≥ 0, or a share of those whose updates came, in [0, 1), rounded
-        down.
+        down, but to 1 at the least unless it is 0: many rules against nobody are the plain mean.
       mixing: Averages rows with others before the rule sees them; None does not.
       watch: Says who stands out, in each round's record, and who is not asked any more; None does not look.
     """
@@ -99,10 +99,12 @@ class Robust:
         """f of so many updates.
 
         >>> from hanse.aggregators.robust.columns import Median
-        >>> Robust(rule=Median(), attackers=0.2).tolerated(14)
-        2
+        >>> Robust(rule=Median(), attackers=0.2).tolerated(14), Robust(rule=Median(), attackers=0.2).tolerated(4)
+        (2, 1)
         """
-        return self.attackers if isinstance(self.attackers, int) else math.floor(self.attackers * updates + 1e-9)
+        if isinstance(self.attackers, int):
+            return self.attackers
+        return max(math.floor(self.attackers * updates + 1e-9), int(self.attackers > 0))
 
     def check_number(self, updates: int) -> None:
         """Whether so many updates are enough.
