@@ -21,6 +21,7 @@ from hanse.attacks.multiples import Scaled
 from hanse.core.errors import HanseError, PipelineError, SettingError, TooFewClientsError
 from hanse.core.local_work import LocalWork
 from hanse.core.optimizers import SGD
+from hanse.core.sum_layout import Layout, Part
 from hanse.data.federated import FederatedDataset
 from hanse.data.split import Split
 from hanse.pipeline.clip import Clip
@@ -29,6 +30,7 @@ from hanse.pipeline.modular import Modular
 from hanse.pipeline.pipeline import Pipeline
 from hanse.rounds.run_folder import new_run_folder
 from hanse.rounds.secure_sum import secure_sum_in_words
+from hanse.rounds.selection import Poisson
 from hanse.rounds.settings import RoundSettings
 from hanse.simulation.attack.placed import PlacedAttack
 from hanse.simulation.engine import EngineSettings
@@ -136,6 +138,25 @@ def test_fewer_groups_than_the_rule_needs_are_not_combined() -> None:
 def test_more_groups_than_clients_are_refused() -> None:
     with pytest.raises(PipelineError, match=r"9 clients a round can't be in 10 groups|no sum of fewer than"):
         run(simulation(groups(groups=10)))
+
+
+def test_groups_of_one_are_refused() -> None:
+    with pytest.raises(PipelineError, match="9 clients a round are alone in each of 9 groups"):
+        run(simulation(groups(groups=9)))
+
+
+def test_a_random_cohort_that_is_too_small_for_the_groups_abandons_its_round() -> None:
+    settings = RoundSettings(rounds=30, seed=2, cohort=Poisson(rate=0.5))
+    rounds = run(simulation(groups(), settings=settings)).history.rounds[1:]
+    small = [record for record in rounds if len(record.cohort) < 3]
+    assert small and all(record.status == "abandoned" for record in small)
+    assert any(record.status == "finished" for record in rounds)
+
+
+def test_the_cost_says_how_many_updates_of_the_cohort_must_be_in() -> None:
+    given = SumRound(round=1, seed=2, clients=tuple("abcdefghi"), bits=24, least=2)
+    sizes = groups().sizes(given, Layout((Part("update", 4, 24),)), name_bytes=1)
+    assert sizes.survivors == 6  # two in each of the three groups that the rule needs
 
 
 @pytest.mark.parametrize(

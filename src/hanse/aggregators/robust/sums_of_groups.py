@@ -25,6 +25,16 @@ from hanse.core.summed_in_turn import SummedInTurn
 _USE = "sums_of_groups"
 
 
+@dataclass(frozen=True)
+class _Sizes:
+    """As `SumSizes`: one client's messages, and how many of the whole cohort must be in the groups' sums."""
+
+    up: int
+    down: int
+    survivors: int
+    told: str
+
+
 @dataclass(slots=True)
 class GroupTotals:
     """What the parties of each group's sum have so far.
@@ -52,8 +62,10 @@ class SumsOfGroups:
     large groups and robustness many: n clients in g groups hide each among n / g, and stand f < g / 2 attackers.
 
     Groups are drawn anew in each round, from the job's seed, as equal in size as can be; all groups' means weigh alike.
-    A group of which too few answer is not opened and does not count. Between sites the groups' sums are gathered one
-    after another; who is in which group, a coordinator says, as it says who is in a round.
+    A group of which too few answer is not opened and does not count. Where a round happens to ask fewer clients than
+    there are groups, they are one group: enough for a rule that needs one, and else the round is abandoned. Between
+    sites the groups' sums are gathered one after another; who is in which group, a coordinator says, as it says who is
+    in a round.
 
     Args:
       groups: g ≥ 1.
@@ -153,16 +165,24 @@ class SumsOfGroups:
         return GroupTotals(list(totals))
 
     def sizes(self, given: SumRound, layout: Layout, *, name_bytes: int) -> SumSizes:
-        """What one client's messages come to, in the largest group; as `SimulatesSums.sizes`."""
-        largest = max(_split(given, self.groups), key=len)
-        return self._simulated.sizes(self._of_group(given, largest), layout, name_bytes=name_bytes)
-
-    def in_round(self, given: SumRound) -> SumsOfGroups:
-        """The aggregator that does a simulated round's work.
+        """What one client's messages come to, in the largest group; as `SimulatesSums.sizes`.
 
         Raises:
-          PipelineError: There are fewer clients than groups.
+          PipelineError: There are fewer clients than groups, or each would be alone in its own.
         """
+        clients = len(given.clients)
+        if clients < self.groups or clients == self.groups > 1:
+            why = "can't be in" if clients < self.groups else "are alone in each of"
+            raise PipelineError(
+                f"pipeline.aggregator: {clients} clients a round {why} {self.groups} groups",
+                hint="ask more clients in a round, or make fewer groups",
+            )
+        largest = max(_split(given, self.groups), key=len)
+        one = self._simulated.sizes(self._of_group(given, largest), layout, name_bytes=name_bytes)
+        return _Sizes(one.up, one.down, self.survivors(clients), one.told)
+
+    def in_round(self, given: SumRound) -> SumsOfGroups:
+        """The aggregator that does a simulated round's work."""
         members = _split(given, self.groups)
         sums = tuple(self._simulated.in_round(self._of_group(given, group)) for group in members)
         return replace(self, _members=members, _sums=sums, _given=given)
@@ -259,13 +279,10 @@ def _added(parts: Sequence[Sums]) -> dict[str, float]:
 
 
 def _split(given: SumRound, groups: int) -> tuple[tuple[str, ...], ...]:
-    """The cohort in random groups whose sizes differ by one at most, each sorted."""
+    """The cohort in random groups whose sizes differ by one at most, each sorted; one group where it is too small."""
     clients = sorted(given.clients)
-    if len(clients) < groups:
-        raise PipelineError(
-            f"pipeline.aggregator: {len(clients)} clients a round can't be in {groups} groups",
-            hint="ask more clients in a round, or make fewer groups",
-        )
+    if len(clients) < groups:  # a cohort of random size; groups of one would hide nothing
+        return (tuple(clients),)
     order = stream(given.seed, "groups of sums", given.round).permutation(len(clients))
     parts = np.array_split(order, groups)
     return tuple(tuple(sorted(clients[i] for i in part)) for part in parts)
