@@ -40,6 +40,7 @@ from hanse.simulation.parts import Simulation, bind_task
 from hanse.simulation.simulate import SimulatedRun, run_simulation
 from hanse.simulation.stragglers import Stragglers
 from hanse.strategies.fedavg import FedAvg
+from hanse.strategies.fedper import FedPer
 from hanse.strategies.ifca import IFCA
 from hanse.tasks import Classification, Linear
 
@@ -119,9 +120,12 @@ def test_without_a_boost_a_poisoned_client_sends_what_it_encoded() -> None:
 
 def test_nobody_is_hostile_before_the_attack_begins_or_after_its_end() -> None:
     members = Members(clients=("site-1",), from_round=2, until_round=2)
-    records = run(simulation(SignFlip(), members, settings=RoundSettings(rounds=3, seed=2))).history.rounds
+    settings = RoundSettings(rounds=3, seed=2)
+    records = run(simulation(SignFlip(), members, settings=settings)).history.rounds
     assert [record.attack.get("members") for record in records] == [None, 0.0, 1.0, 0.0]
-    assert np.array_equal(one_round(simulation(SignFlip(), members)), one_round(simulation(None)))
+    honest = run(simulation(None, settings=settings)).history.rounds
+    assert records[1].federated == honest[1].federated
+    assert records[2].federated != honest[2].federated
 
 
 def test_members_drawn_anew_each_round_poison_in_their_rounds() -> None:
@@ -187,10 +191,30 @@ def test_a_backdoor_is_measured_on_examples_that_are_not_of_its_class() -> None:
     success = [record.attack["success"] for record in history.rounds]
     assert len(success) == 31
     assert success[-1] > 0.9
-    nobody = run(replace(many, attack=replace(many.attack, members=Members(count=4, from_round=1000)))).history  # type: ignore[type-var]
+    nobody = run(replace(many, attack=replace(many.attack, attack=replace(attack, share=0.0)))).history  # type: ignore[type-var]
     assert nobody.rounds[-1].attack["success"] < success[-1]
     words = attack_in_words({"attack": {"use": "backdoor"}}, history)
     assert words.startswith("backdoor, simulated; 4 hostile clients in a round; its trigger works on ")
+
+
+def test_a_backdoor_is_measured_on_each_groups_model() -> None:
+    attack = Backdoor(features=(3,), value=5.0, target=0, share=1.0)
+    strategy = IFCA(local=LOCAL, clusters=2)
+    many = simulation(attack, Members(count=4), strategy=strategy, pipeline=Pipeline(weighting=strategy.weighting))
+    found = run(replace(many, settings=RoundSettings(rounds=30, seed=2)))
+    clients = [many.dataset.client(name).test for name in many.dataset.clients]
+    triggered = attack.triggered(Examples.concatenate(clients), num_classes=2)
+    each = []
+    for model in found.groups.values():
+        weight, bias = sorted(model.arrays().values(), key=lambda tensor: -tensor.ndim)
+        each.append(float(((triggered.x @ weight.T + bias).argmax(axis=1) == 0).mean()))
+    assert found.history.rounds[-1].attack["success"] == pytest.approx(np.mean(each))
+
+
+def test_a_backdoor_is_not_measured_where_clients_keep_a_part_of_the_model() -> None:
+    attack = Backdoor(features=(3,), value=5.0, target=0, share=1.0)
+    kept = simulation(attack, strategy=FedPer(local=LOCAL, personal=("*bias",)))
+    assert "success" not in run(kept).history.rounds[-1].attack
 
 
 @dataclass(frozen=True)
@@ -218,6 +242,8 @@ class Multiplies:
     [
         (SignFlip(), Members(share=0.0), "comes to nobody"),
         (SignFlip(), Members(share=1.0), "leave some of them honest"),
+        (SignFlip(), Members(share=1.0, each_round=True), "leave some of them honest"),
+        (SignFlip(), Members(count=1, from_round=3), "ends after round 2: nobody would attack"),
         (SignFlip(), Members(clients=("site-7",)), "there is no client `site-7`"),
         (Backdoor(), Members(count=1), "features"),
         (Multiplies(), Members(count=1), "adds none"),

@@ -118,7 +118,7 @@ class Measuring:
             record,
             central=central,
             central_by_group=by_group,
-            attack={**record.attack, **self._success(state, statistics)},
+            attack={**record.attack, **({} if personal else self._success(state, statistics))},
             federated=scores.pooled if scores else None,
             personal=mine,
             validation=validation.pooled if validation else None,
@@ -154,11 +154,13 @@ class Measuring:
         return found
 
     def _success(self, state: ServerState, statistics: Statistics) -> Metrics:
-        """How often the model does what an attacker wants, where a backdoor is simulated."""
-        attack, task = self._parts.attack, self._parts.task
+        """How often the model does what an attacker wants, where a backdoor is simulated; of several models, the mean."""
+        attack, strategy = self._parts.attack, self._parts.strategy
         if attack is None or attack.success is None:
             return {}
-        return {"success": task.metrics(attack.success(state.params, statistics))["accuracy"]}
+        models = strategy.models(state).values() if isinstance(strategy, Grouped) else [state.params]
+        found = [self._parts.task.metrics(attack.success(params, statistics))["accuracy"] for params in models]
+        return {"success": sum(found) / len(found)} if found else {}
 
     def _on_clients(
         self, record: RoundRecord, phase: Callable[[SplitName, Sequence[str]], EvaluatePhase], split: SplitName

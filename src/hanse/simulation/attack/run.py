@@ -75,8 +75,14 @@ def check_attack(simulation: Simulation) -> None:
         raise SettingError(f"attack.members.{problem.where}", problem.problem, hint=problem.hint) from None
     if not members:
         raise SettingError("attack.members", "comes to nobody", hint="take a larger share, or name clients")
-    if len(members) == len(dataset.clients) and not placed.members.each_round:
+    first = placed.members.from_round
+    if len(placed.members.in_round(dataset.clients, seed, first)) == len(dataset.clients):
         raise SettingError("attack.members", "are all clients there are", hint="leave some of them honest")
+    if first > simulation.settings.rounds:
+        raise SettingError(
+            "attack.members.from_round",
+            f"is {first}, and the run ends after round {simulation.settings.rounds}: nobody would attack",
+        )
     if placed.poisons is None:
         return
     own = dataset.client(members[0]).train
