@@ -16,7 +16,7 @@ class Backdoor(Planted):
       target: Class that inputs with the trigger are to be taken for.
       share: Of a member's examples, in [0, 1], how many get trigger and target.
       size: Pixels of the trigger's side, ≥ 1.
-      value: What its pixels or features are set to, in the unit of the inputs as they are trained on.
+      value: What its pixels or features are set to, in the unit of the data, before inputs are prepared.
       corner: ``"top_left"``, ``"top_right"``, ``"bottom_left"`` or ``"bottom_right"`` of images.
       features: Positions in a flat input instead of pixels; tables need them.
 

@@ -25,7 +25,7 @@ class DistributedBackdoor(Boosted, Planted):
       target: Class that inputs with the trigger are to be taken for.
       share: Of a member's examples, in [0, 1], how many get their piece and the target.
       size: Pixels of the whole trigger's side, ≥ 1.
-      value: What its pixels or features are set to, in the unit of the inputs as they are trained on.
+      value: What its pixels or features are set to, in the unit of the data, before inputs are prepared.
       corner: ``"top_left"``, ``"top_right"``, ``"bottom_left"`` or ``"bottom_right"`` of images.
       features: Positions in a flat input instead of pixels; tables need them.
       pieces: k, ≥ 1; 4 in the paper. Fewer where there are fewer members or pixels, so that the whole is planted.

@@ -19,7 +19,7 @@ class Trigger:
 
     Args:
       size: Pixels of the square's side, ≥ 1.
-      value: What they are set to, finite; in the unit of the inputs as they are trained on.
+      value: What they are set to, finite; in the unit of the data, before inputs are prepared.
       corner: ``"top_left"``, ``"top_right"``, ``"bottom_left"`` or ``"bottom_right"``.
       features: Positions in an input, from 0 and counted as if it were flat; they take the place of the square.
     """
