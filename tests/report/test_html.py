@@ -235,3 +235,15 @@ def test_an_old_report_survives_a_failed_write(
     assert type(caught.value) is kind
     assert path.read_text() == "old"
     assert [item.name for item in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_robust_accuracy_is_drawn_where_it_was_measured() -> None:
+    plain = make_run()
+    rounds = tuple(
+        dataclasses.replace(one, central={**(one.central or {}), "robust_accuracy": 0.25})
+        for one in plain.history.rounds
+    )
+    text = render_report(dataclasses.replace(plain, history=dataclasses.replace(plain.history, rounds=rounds)))
+    assert "Robust accuracy by round" in text
+    assert "25.0 %" in Page(text).cells
+    assert "Robust accuracy" not in render_report(plain)

@@ -99,8 +99,9 @@ def _worth_joining(comparison: Comparison) -> Section:
 def _by_round(history: History) -> Section:
     objective = history.objective[0]
     metrics = list(dict.fromkeys([objective, "loss"]))
-    measured = [metric for metric in metrics if any(history.series(metric, where) for where in _PLACES)]
     title = " and ".join(metrics).replace("_", " ")
+    metrics.append(f"robust_{objective}")  # on inputs moved against the model, where that was asked for
+    measured = [metric for metric in metrics if any(history.series(metric, where) for where in _PLACES)]
     return Section(
         name="rounds",
         title=f"{title[:1].upper()}{title[1:]} by round",
