@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hanse.core.errors import RunInterrupted, RunLockedError, SettingError, StorageError
+from hanse.core.errors import RunInterrupted, RunLockedError, SettingError, StorageError, StorageFullError
+from hanse.robustness.page import write_page
 from hanse.robustness.plan import Plan
 from hanse.robustness.results import RESULTS, SETTINGS
 from hanse.robustness.table import Machine, fill_table
@@ -69,6 +71,24 @@ def test_a_line_that_was_cut_by_a_kill_is_run_again(plan: Plan, tmp_path: Path) 
     again = Pretended()
     assert filled(plan, tmp_path, again) == whole
     assert len(again.ran) == CELLS - 10
+
+
+def test_a_full_disk_says_that_the_same_command_goes_on(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class Fills(Pretended):
+        def __call__(self, plan: Plan, place: object, **more: object) -> object:  # type: ignore[override]
+            if len(self.ran) == 3:
+                monkeypatch.setattr("os.fsync", full)
+            return super().__call__(plan, place, **more)  # type: ignore[arg-type]
+
+    with pytest.raises(StorageFullError, match=r"(?s)results.csv.*each cell that has ended is safe; .* same command"):
+        filled(plan, tmp_path, Fills())
+    with pytest.raises(StorageFullError, match="each cell that has ended is safe"):
+        write_page(plan, {place: pretended(plan, place) for place in plan.cells()}, tmp_path / "page.html")
 
 
 def test_a_full_table_runs_nothing(plan: Plan, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hanse.robustness.cells import Found
 from hanse.robustness.entries import MEAN, NONE, AttackEntry, attack_entries, chosen_rules
 from hanse.robustness.findings import NEAR, SHUT, Findings, findings
 from hanse.robustness.plan import Place, Plan
+from hanse.robustness.results import safe_cells
 from hanse.robustness.setups import PARTITIONS
 from hanse.rounds.tensor_files import write_atomically
 
@@ -45,7 +46,8 @@ def write_page(plan: Plan, found: Mapping[Place, Found], path: Path) -> Path:
       MissingExtraError: jinja2 is not installed.
       StorageError: It can't be written.
     """
-    write_atomically(path, render_page(plan, found).encode())
+    with safe_cells():
+        write_atomically(path, render_page(plan, found).encode())
     return path
 
 

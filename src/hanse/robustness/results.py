@@ -12,11 +12,13 @@ import csv
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
 import hanse
-from hanse.core.errors import RunLockedError, SettingError, StorageError
+from hanse.core.errors import RunLockedError, SettingError, StorageError, StorageFullError
 from hanse.robustness.cells import Found, Status
 from hanse.robustness.plan import Place, Plan, settings_differ
 from hanse.rounds.tensor_files import storage_error, sync_folder, write_atomically
@@ -33,6 +35,16 @@ def busy_error(folder: Path) -> RunLockedError:
     return RunLockedError(
         f"another process is working on the table in `{folder}`", hint="wait for it, or stop it first"
     )
+
+
+@contextmanager
+def safe_cells() -> Iterator[None]:
+    """Raises `StorageFullError` with words on the table's cells where the disk is full, and not on a run's rounds."""
+    try:
+        yield
+    except StorageFullError as error:
+        hint = "each cell that has ended is safe; free some space, then go on with the same command"
+        raise StorageFullError(error.message, hint=hint) from error
 
 
 class Results:

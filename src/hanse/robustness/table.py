@@ -14,7 +14,7 @@ from hanse.core.garbage_collection import set_aside
 from hanse.core.units import plural
 from hanse.robustness.cells import Found, reason_not_to_run, run_cell
 from hanse.robustness.plan import Place, Plan
-from hanse.robustness.results import Results, busy_error
+from hanse.robustness.results import Results, busy_error, safe_cells
 from hanse.rounds.run_folder import locked
 from hanse.rounds.tensor_files import storage_error
 
@@ -66,6 +66,11 @@ def fill_table(plan: Plan, folder: Path, machine: Machine, watcher: Watcher) -> 
       SettingError: The folder holds a table of other settings.
       HanseError: A cell can't be built, or the folder can't be written.
     """
+    with safe_cells():
+        return _filled(plan, folder, machine, watcher)
+
+
+def _filled(plan: Plan, folder: Path, machine: Machine, watcher: Watcher) -> Mapping[Place, Found]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
