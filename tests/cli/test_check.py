@@ -263,3 +263,17 @@ def test_check_says_who_attacks_and_show_who_stood_out(hanse: Hanse, job: Path) 
     assert "times the median client's); 1 not asked any more since round 4" in " ".join(said.out.split())
     assert hanse("run", job, "--set", "name='plain'", "--no-report").code == 0
     assert "stood out" not in hanse("show", "plain").out
+
+
+@pytest.mark.parametrize(
+    ("attackers", "told"),
+    [
+        ("0.4", "Median, for up to 1 attacker among 3 clients of a round"),
+        ("0.2", "Median, for no attacker: 0.2 of 3 clients a round is less than one"),
+        ("0", "Median, for no attacker"),
+    ],
+)
+def test_check_says_how_many_attackers_a_rule_is_for(hanse: Hanse, job: Path, attackers: str, told: str) -> None:
+    said = hanse("check", job, "--set", f"pipeline.aggregator={{use='robust', rule='median', attackers={attackers}}}")
+    assert said.code == 0, said.err
+    assert told in " ".join(said.out.split())

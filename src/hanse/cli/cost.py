@@ -53,6 +53,8 @@ def _lines(cost: Cost) -> list[tuple[str, str]]:
         ("local steps", f"about {cost.steps:,.0f} in a round"),
         ("memory", f"about {format_bytes(cost.memory)}, beside Python and its packages"),
     ]
+    if cost.rule:
+        lines.insert(2, ("rule", cost.rule))
     if cost.attack:
         lines.insert(2, ("attack", cost.attack))
     if cost.secure is not None:

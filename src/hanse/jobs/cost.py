@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hanse.aggregators.hidden_round import SumSizes
+from hanse.aggregators.robust.aggregator import Robust
 from hanse.core.local_work import LocalWork
 from hanse.core.messages import Update
 from hanse.core.params import Params, ParamSpec, TensorSpec
@@ -23,7 +24,7 @@ from hanse.rounds.brought_vectors import said_uploads
 from hanse.rounds.initial_state import first_broadcasts, initial_state
 from hanse.rounds.number_sums import SumOfNumbers, number_sizes, sums_of_numbers
 from hanse.rounds.secure_sum import secure_sizes, secure_times
-from hanse.rounds.selection import Surveys, innermost, likely
+from hanse.rounds.selection import Surveys, cohort_size, innermost, likely
 from hanse.simulation.checks import samples
 from hanse.simulation.device_memory import device_memory
 from hanse.simulation.parts import Simulation
@@ -61,6 +62,7 @@ class Cost:
       central_test: Examples of the official test set that models are measured on; 0 where they are not.
       baselines: What is run besides.
       attack: Who attacks, and how, in words; empty where all are honest.
+      rule: The robust rule and how many attackers of a round it is for, in words; empty without one.
     """
 
     rounds: int
@@ -85,6 +87,7 @@ class Cost:
     central_test: int
     baselines: tuple[str, ...]
     attack: str = ""
+    rule: str = ""
 
 
 def estimate(built: BuiltJob) -> Cost:
@@ -132,7 +135,22 @@ def estimate(built: BuiltJob) -> Cost:
         central_test=0 if central is None else len(central),
         baselines=built.baselines,
         attack=_attack(simulation),
+        rule=_rule(simulation),
     )
+
+
+def _rule(simulation: Simulation) -> str:
+    """What a robust rule is told: a share of a small cohort may come to nobody, and then it bounds nothing."""
+    aggregator, everyone = simulation.pipeline.aggregator, len(simulation.population().clients)
+    if not isinstance(aggregator, Robust):
+        return ""
+    cohort = min(everyone, cohort_size(simulation.settings.cohort) or everyone)
+    name, attackers = type(aggregator.rule).__name__, aggregator.tolerated(cohort)
+    if attackers:
+        return f"{name}, for up to {plural(attackers, 'attacker')} among {plural(cohort, 'client')} of a round"
+    if not aggregator.attackers:
+        return f"{name}, for no attacker"
+    return f"{name}, for no attacker: {aggregator.attackers:g} of {plural(cohort, 'client')} a round is less than one"
 
 
 def _attack(simulation: Simulation) -> str:
