@@ -154,7 +154,7 @@ class Measuring:
         return found
 
     def _success(self, state: ServerState, statistics: Statistics) -> Metrics:
-        """How often the model does what an attacker wants, where a backdoor is simulated; of several models, the mean."""
+        """How often the model does what a simulated backdoor wants; of several models, the mean."""
         attack, strategy = self._parts.attack, self._parts.strategy
         if attack is None or attack.success is None:
             return {}
