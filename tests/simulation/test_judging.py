@@ -233,3 +233,26 @@ def test_a_round_that_quarantine_leaves_too_few_for_says_so() -> None:
     rounds = run(quarantining(clients=5)).history.rounds
     assert [record.status for record in rounds[1:]] == ["finished", *["abandoned"] * 5]
     assert "there are 4; the model stays as it was; 1 client in quarantine" in rounds[2].note
+
+
+def in_clusters(clusters: int) -> SimulatedRun:
+    """One round of five of six clients, dealt out to clusters, under a rule that needs three updates."""
+    strategy = IFCA(local=LOCAL, clusters=clusters, start="clients")
+    pipeline = Pipeline(aggregator=Robust(rule=Median(), attackers=1), weighting=strategy.weighting)
+    return run(simulation(Median(), rounds=1, strategy=strategy, pipeline=pipeline))
+
+
+def test_a_group_that_is_too_small_for_the_rule_is_told_of() -> None:
+    found = in_clusters(2)
+    record = found.history.rounds[1]
+    assert record.status == "finished"
+    stayed = record.note.split(":")[0].removeprefix("group ")
+    assert "rule `Median` needs at least 3 updates for 1 attacker, and there are 2" in record.note
+    first = simulation(Median()).task.init_params(2).sha256()
+    assert [name for name, model in found.groups.items() if model.sha256() == first] == [stayed]
+
+
+def test_a_round_all_of_whose_groups_are_too_small_is_abandoned() -> None:
+    record = in_clusters(3).history.rounds[1]
+    assert record.status == "abandoned"
+    assert record.note.count("needs at least 3 updates") == 3

@@ -15,6 +15,7 @@ from hanse.core.events import ClientFailed, ClientFinished, Sink
 from hanse.core.local_work import LocalWork
 from hanse.core.messages import ClientFailure, Group, Held, Receipt, Reply, ReplyFailure, Summed, Sums, Update
 from hanse.core.params import ParamSpec
+from hanse.core.protocols import Judges
 from hanse.pipeline.pipeline import Pipeline
 from hanse.rounds.brought_vectors import BroughtVectors
 from hanse.rounds.client_failure import failure
@@ -23,6 +24,7 @@ from hanse.rounds.history import ClientTraining, FailureRecord, LateRecord
 from hanse.rounds.staleness import PolynomialStaleness, Staleness
 
 During = Literal["training", "late"]
+_NAMED = 3  # groups in a note
 _NOT_AWAITED = frozenset({ReplyFailure.SPARE, ReplyFailure.LATE})
 
 
@@ -46,6 +48,7 @@ class Collected:
       trained: What clients told of their training, where that is wanted.
       client_seconds: Seconds that they measured, where these are wanted.
       too_few: Why the aggregator made nothing of them, in words; empty where it did.
+      note: Which groups a rule made nothing of and why, in words, where it made something of others.
       seconds: Wall-clock seconds that it took to take them in and add them up.
     """
 
@@ -64,6 +67,7 @@ class Collected:
     trained: list[ClientTraining] = field(default_factory=list)
     client_seconds: dict[str, float] = field(default_factory=dict)
     too_few: str = ""
+    note: str = ""
     seconds: float = 0.0
 
 
@@ -213,13 +217,7 @@ class Collector:
         collected = self._collected
         collected.sums = add_sums(self._sums)
         if collected.num_updates >= min_clients and self._group_of is not None:
-            too_few = ""
-            for name, total in self._by_group.items():
-                try:
-                    collected.groups[name] = replace(self._opened(total), sums=add_sums(total.sums))
-                except TooFewClientsError as error:  # no weight, or too few for a rule: its model stays as it was
-                    too_few = error.message
-            collected.too_few = "" if collected.groups else too_few
+            self._finish_groups()
         elif collected.num_updates >= min_clients:
             before()
             try:
@@ -234,6 +232,21 @@ class Collector:
         self.seconds += time.perf_counter() - began
         collected.seconds = self.seconds
         return collected
+
+    def _finish_groups(self) -> None:
+        """Each group's aggregate; one without weight, or too small for a rule, has none, and its model stays."""
+        collected, refused = self._collected, []
+        for name, total in self._by_group.items():
+            try:
+                collected.groups[name] = replace(self._opened(total), sums=add_sums(total.sums))
+            except TooFewClientsError as error:
+                refused.append(f"group {name}: {error.message}")
+        more = f"; and {len(refused) - _NAMED:,} more groups" if len(refused) > _NAMED else ""
+        told = "; ".join(refused[:_NAMED]) + more
+        if not collected.groups:
+            collected.too_few = told
+        elif isinstance(self._pipeline.aggregator, Judges):
+            collected.note = told
 
     def _add(self, update: Update, factor: float, *, during: During = "training") -> bool:
         try:

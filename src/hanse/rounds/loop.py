@@ -268,7 +268,7 @@ class _Loop:
             + collected.bytes_down
             + asked.bytes_down,
             bytes_up=collected.bytes_up,
-            note=note,
+            note=note or collected.note,
             stages=self._stages,
             measured={} if note else measured,
             trained=tuple(collected.trained),
