@@ -269,7 +269,7 @@ def test_check_says_who_attacks_and_show_who_stood_out(hanse: Hanse, job: Path) 
     ("attackers", "told"),
     [
         ("0.4", "Median, for up to 1 attacker among 3 clients of a round"),
-        ("0.2", "Median, for no attacker: 0.2 of 3 clients a round is less than one"),
+        ("0.2", "Median, for up to 1 attacker among 3 clients of a round"),
         ("0", "Median, for no attacker"),
     ],
 )

@@ -140,17 +140,15 @@ def estimate(built: BuiltJob) -> Cost:
 
 
 def _rule(simulation: Simulation) -> str:
-    """What a robust rule is told: a share of a small cohort may come to nobody, and then it bounds nothing."""
+    """How many attackers a round's rule is for: a share comes to another number in each cohort."""
     aggregator, everyone = simulation.pipeline.aggregator, len(simulation.population().clients)
     if not isinstance(aggregator, Robust):
         return ""
     cohort = min(everyone, cohort_size(simulation.settings.cohort) or everyone)
     name, attackers = type(aggregator.rule).__name__, aggregator.tolerated(cohort)
-    if attackers:
-        return f"{name}, for up to {plural(attackers, 'attacker')} among {plural(cohort, 'client')} of a round"
-    if not aggregator.attackers:
+    if not attackers:
         return f"{name}, for no attacker"
-    return f"{name}, for no attacker: {aggregator.attackers:g} of {plural(cohort, 'client')} a round is less than one"
+    return f"{name}, for up to {plural(attackers, 'attacker')} among {plural(cohort, 'client')} of a round"
 
 
 def _attack(simulation: Simulation) -> str:
