@@ -169,6 +169,22 @@ class World:
         self.coordinator.close()
 
 
+Wrap = Callable[[str, Callable[[], HeldAnswers]], object]
+"""Of a site's name and what makes its answers, something that answers."""
+
+
+def opened(folder: Path, pipeline: Pipeline, wrap: Wrap = lambda site, make: make()) -> World:
+    """A world in which each site's answers go through `wrap`, which can make what holds them anew."""
+    world = World(folder, pipeline)
+    for site in SITES:
+
+        def answerer(runtime: ClientRuntime, run: str, site: str = site) -> object:
+            return wrap(site, lambda: HeldAnswers(runtime, world.rules(site, run), world.store(site)))
+
+        world.open(site, answerer)  # type: ignore[arg-type]
+    return world
+
+
 class Restarting:
     """Holds answers back, and is started anew, with nothing but its files, before or after it takes a step."""
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from hanse.aggregators.light_sum import LightSum
-from hanse.rounds.client_runtime import ClientRuntime
 from hanse.rounds.held_answers import HeldAnswers
 from hanse.rounds.journal import MemoryJournal
 from hanse.rounds.loop import run_rounds
@@ -20,14 +19,15 @@ from hanse.simulation.in_process import InProcessTransport
 from tests.federation.sum_world import (
     PIPELINE,
     SETTINGS,
-    SITES,
     STEPS,
     Dropping,
     Killed,
     Killing,
     Restarting,
     World,
+    Wrap,
     factory,
+    opened,
     parts_of,
 )
 from tests.federation.test_secure_sums import LIES, Lying, simulated, without_one
@@ -39,24 +39,14 @@ LIGHT = replace(PIPELINE, aggregator=LightSum(threshold=0.4, min_survivors=2, co
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, LIGHT)
-    for site in SITES:
-        made.open(site)
+    made = opened(tmp_path, LIGHT)
     yield made
     made.close()
 
 
-def opened(folder: Path, named: str, wrap: Callable[[Callable[[], HeldAnswers]], object]) -> World:
-    """A world in which one site's answers go through `wrap`, which can make what holds them anew."""
-    world = World(folder, LIGHT)
-    for site in SITES:
-
-        def answerer(runtime: ClientRuntime, run: str, site: str = site) -> object:
-            make = lambda: HeldAnswers(runtime, world.rules(site, run), world.store(site))  # noqa: E731
-            return wrap(make) if site == named else make()
-
-        world.open(site, answerer)  # type: ignore[arg-type]
-    return world
+def at(named: str, wrap: Callable[[Callable[[], HeldAnswers]], object]) -> Wrap:
+    """Wraps one site's answers."""
+    return lambda site, make: wrap(make) if site == named else make()
 
 
 def test_the_same_bits_in_both_worlds_and_as_the_other_protocol(
@@ -79,7 +69,7 @@ def test_the_same_bits_in_both_worlds_and_as_the_other_protocol(
 def test_a_site_that_is_started_anew_in_any_step_changes_no_bit(
     tmp_path: Path, simulated: RunOutcome, step: str, when: str
 ) -> None:
-    world = opened(tmp_path, "north", lambda make: Restarting(make, step, when))
+    world = opened(tmp_path, LIGHT, at("north", lambda make: Restarting(make, step, when)))
     try:
         outcome = world.run()
     finally:
@@ -92,7 +82,7 @@ def test_a_site_that_is_started_anew_in_any_step_changes_no_bit(
 def test_a_client_that_is_lost_in_any_step_is_in_the_sum_or_not_and_nothing_else(
     tmp_path: Path, simulated: RunOutcome, without_one: RunOutcome, step: str
 ) -> None:
-    world = opened(tmp_path, "east", lambda make: Dropping(make(), "site-4", step))
+    world = opened(tmp_path, LIGHT, at("east", lambda make: Dropping(make(), "site-4", step)))
     try:
         outcome = world.run()
     finally:
@@ -123,7 +113,7 @@ def test_a_coordinator_that_is_killed_in_any_step_goes_on_with_the_same_sum(
 def test_a_client_that_lies_is_refused_by_name_and_the_others_go_on(
     tmp_path: Path, without_one: RunOutcome, step: str, lie: Callable[[bytes, list[bytes]], bytes]
 ) -> None:
-    world = opened(tmp_path, "east", lambda make: Lying(make(), step, lie))
+    world = opened(tmp_path, LIGHT, at("east", lambda make: Lying(make(), step, lie)))
     try:
         outcome = world.run()
     finally:

@@ -15,7 +15,6 @@ from hanse.aggregators.secure_sum import SecureSum
 from hanse.core.messages import ClientFailure, Phase, SumPhase
 from hanse.core.messages import Reply as CoreReply
 from hanse.federation.protocol import HeldReply, SumReply
-from hanse.rounds.client_runtime import ClientRuntime
 from hanse.rounds.held_answers import HeldAnswers
 from hanse.rounds.journal import MemoryJournal
 from hanse.rounds.loop import run_rounds
@@ -26,7 +25,6 @@ from hanse.simulation.in_process import InProcessTransport
 from tests.federation.sum_world import (
     PIPELINE,
     SETTINGS,
-    SITES,
     STEPS,
     Dropping,
     Killed,
@@ -34,6 +32,7 @@ from tests.federation.sum_world import (
     Restarting,
     World,
     factory,
+    opened,
     parts_of,
 )
 
@@ -63,23 +62,9 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, GROUPED)
-    for site in SITES:
-        made.open(site)
+    made = opened(tmp_path, GROUPED)
     yield made
     made.close()
-
-
-def opened(folder: Path, wrap: Callable[[str, Callable[[], HeldAnswers]], object]) -> World:
-    """A world in which each site's answers go through `wrap`, which can make what holds them anew."""
-    world = World(folder, GROUPED)
-    for site in SITES:
-
-        def answerer(runtime: ClientRuntime, run: str, site: str = site) -> object:
-            return wrap(site, lambda: HeldAnswers(runtime, world.rules(site, run), world.store(site)))
-
-        world.open(site, answerer)  # type: ignore[arg-type]
-    return world
 
 
 def test_the_same_bits_as_simulated_and_nothing_single_on_the_way(world: World, simulated: RunOutcome) -> None:
@@ -105,7 +90,7 @@ def test_a_clients_sum_is_of_its_group_alone(tmp_path: Path) -> None:
                 asked.update({(phase.round, client): (phase.asked, phase.least) for client in clients})
             yield from self._inner.answer(phase, clients)
 
-    world = opened(tmp_path, lambda site, make: Noting(make()))
+    world = opened(tmp_path, GROUPED, lambda site, make: Noting(make()))
     try:
         world.run()
     finally:
@@ -128,7 +113,7 @@ def test_a_site_that_is_started_anew_in_any_step_costs_its_groups_at_most(
         made.append(Restarting(make, step, when))
         return made[-1]
 
-    world = opened(tmp_path, wrap)
+    world = opened(tmp_path, GROUPED, wrap)
     try:
         outcome = world.run()
     finally:
@@ -148,7 +133,7 @@ def test_a_site_that_is_started_anew_in_any_step_costs_its_groups_at_most(
 @pytest.mark.parametrize("client", ["site-0", "site-4"])
 def test_a_group_with_a_lost_client_is_opened_without_it_or_not_at_all(tmp_path: Path, step: str, client: str) -> None:
     without, whole = alone(tmp_path / "without", client), alone(tmp_path / "whole")
-    world = opened(tmp_path, lambda site, make: Dropping(make(), client, step))
+    world = opened(tmp_path, GROUPED, lambda site, make: Dropping(make(), client, step))
     try:
         outcome = world.run()
     finally:
