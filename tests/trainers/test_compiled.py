@@ -339,3 +339,19 @@ class TestCompiled:
         assert relative(start + result.delta, wanted) < 1e-9
         assert notes == []
         assert len(list((tmp_path / "compiled").glob("*.so"))) == 1
+
+    def test_code_that_computes_something_else_is_not_taken(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # sums with an alpha, left as they are: PyTorch 2.13 forgets it
+        monkeypatch.setenv(artefacts.CACHE, str(tmp_path))
+        monkeypatch.setattr("hanse.trainers.step_graph._SCALED_SUMS", {})
+        work, textbook = WORKS["proximal-momentum"]
+        task, examples, notes = make_task("mlp", "float64"), data("table"), list[str]()
+        start = task.init_params(seed=3)
+        wanted, _, _ = replace(textbook, task=task).train(work, start, examples)
+        trainer = ResidentTrainer(task, fast=partial(CompiledSteps, note=notes.append))
+        result = train_one(trainer, work, job(examples, start))
+        assert relative(start + result.delta, wanted) < 1e-9
+        assert "computes something else than the model itself" in notes[0]
+        assert not list((tmp_path / "compiled").glob("*.so"))

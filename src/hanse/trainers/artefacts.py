@@ -33,6 +33,9 @@ CACHE = "HANSE_CACHE"
 
 Compiled = Callable[[list[Tensor]], list[Tensor]]
 
+_ALIKE = 0.05
+"""Share of a step by which rounding may change it; what a compiler gets wrong changes it by far more."""
+
 # a product and a sum as one instruction; nothing that would change what an infinity or NaN does
 _FLAGS = ("-O3", "-march=native", "-std=gnu++17", "-ffp-contract=fast", "-shared", "-fPIC", "-w")
 
@@ -62,8 +65,10 @@ def compiled(graph: fx.GraphModule, flat: Sequence[Tensor]) -> Compiled:
       graph: Takes tensors like `flat`, which it may change in place, and returns a tuple.
       flat: For their shapes, types and orders in memory.
 
+    What is made now takes one step beside the graph before anybody relies on it.
+
     Raises:
-      TaskError: Inductor can't compile it.
+      TaskError: Inductor can't compile it, or what it makes computes something else.
     """
     folder = cache_folder()
     path = folder / f"{_fingerprint(graph, flat)}.so"
@@ -71,8 +76,11 @@ def compiled(graph: fx.GraphModule, flat: Sequence[Tensor]) -> Compiled:
         with _alone(folder / f"{path.stem}.lock"):
             if not path.exists():
                 _make(graph, flat, path)
-    runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
-    run: Compiled = runner.run
+    return _loaded(path)
+
+
+def _loaded(path: Path) -> Compiled:
+    run: Compiled = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
     return run
 
 
@@ -194,8 +202,41 @@ def _make(graph: fx.GraphModule, flat: Sequence[Tensor], path: Path) -> None:
         raise TaskError(f"the model can't be compiled: {type(error).__name__}: {first}") from error
     handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
     os.close(handle)
-    shutil.copyfile(made, part)
-    Path(part).replace(path)  # never half a library under its name
+    try:
+        shutil.copyfile(made, part)
+        _check_alike(graph, _loaded(Path(part)), flat)
+        Path(part).replace(path)  # never half a library under its name
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def _check_alike(graph: fx.GraphModule, run: Compiled, flat: Sequence[Tensor]) -> None:
+    """Whether machine code does to tensors what its graph does, up to rounding.
+
+    A compiler that gets one pattern wrong says nothing: models train, and learn something else.
+
+    Raises:
+      TaskError: It does not.
+    """
+    by_graph, by_code = ([_copy(tensor) for tensor in flat] for _ in range(2))
+    with torch.no_grad():
+        outputs, others = graph(*by_graph), run(list(by_code))
+    changes = [(b - a, c - a) for a, b, c in zip(flat, by_graph, by_code, strict=True) if a.is_floating_point()]
+    values = [b for b in by_graph if b.is_floating_point()]
+    changes += [(a, b) for a, b in zip(outputs, others, strict=True) if a.is_floating_point()]
+    values += [a for a in outputs if a.is_floating_point()]
+    for (wanted, found), value in zip(changes, values, strict=True):
+        rounding = 16 * torch.finfo(value.dtype).eps * value.double().norm()
+        off = (found.double() - wanted.double()).norm()
+        if not torch.isfinite(wanted).all():
+            continue  # examples that no model learns from
+        if not off <= _ALIKE * wanted.double().norm() + rounding:
+            raise TaskError("its compiled step computes something else than the model itself")
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    copy = tensor.clone()
+    return copy if copy.stride() == tensor.stride() else tensor  # what overlaps itself is not written to
 
 
 @contextmanager
