@@ -7,7 +7,7 @@ Random updates in float32, a fifth of them attackers as far as the rules know. T
 matrix as one product `A @ A.T` of a matrix that already lies there (rules get single vectors), and
 `numpy.median(axis=0)`. Repetition by repetition each is timed once, so that all see the same neighbours; the least of
 each counts. Memory is what NumPy and Python allocate beside the updates, at the highest, in a turn of its own.
-`OMP_NUM_THREADS` says how many threads products have; rules that do not multiply have one.
+`OMP_NUM_THREADS` says how many threads products have; the median and the trimmed mean sort on all cores in any case.
 """
 
 from __future__ import annotations
